@@ -1,0 +1,184 @@
+// safetensors files: u64 length of the header (little-endian), the header in JSON, then the tensors one after another.
+//
+// Reading: the header is checked in full against the file's true size before a tensor is read; a tensor is then read
+// alone, by its position. Writing: the bytes that the reference implementation writes for the same content (tensors by
+// decreasing Dtype, then by name; its metadata have a random order, these are sorted), the file replaced atomically.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <numeric>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vaelib/core/error.hpp>
+#include <vaelib/io/dtype.hpp>
+#include <vaelib/io/file.hpp>
+#include <vaelib/io/safetensors_header.hpp>
+#include <vector>
+
+namespace vaelib::inline VAELIB_ABI {
+
+/// Longer headers are neither read nor written unless asked for. (The reference stops at 100 MB.)
+inline constexpr std::uint64_t safetensors_header_limit = 16'000'000;
+
+/// An open file. Several threads may read from one at the same time.
+class SafetensorsFile {
+ public:
+  explicit SafetensorsFile(const std::string& path, std::uint64_t header_limit = safetensors_header_limit)
+      : SafetensorsFile(InputFile(path), header_limit) {}
+  explicit SafetensorsFile(InputFile input, std::uint64_t header_limit = safetensors_header_limit)
+      : file(std::move(input)) {
+    const std::string json = read_header(header_limit);
+    first_byte = 8 + json.size();
+    header = parse_safetensors_header(json, file.size() - first_byte, file.path());
+    by_name.resize(header.tensors.size());
+    std::iota(by_name.begin(), by_name.end(), std::size_t{0});
+    std::sort(by_name.begin(), by_name.end(),
+              [&](std::size_t a, std::size_t b) { return header.tensors[a].name < header.tensors[b].name; });
+  }
+
+  const InputFile& input() const { return file; }
+  const Metadata& metadata() const { return header.metadata; }
+  /// In the order of the file.
+  const std::vector<TensorInfo>& tensors() const { return header.tensors; }
+
+  /// nullptr where no tensor has this name.
+  const TensorInfo* find(std::string_view name) const {
+    const auto found = std::lower_bound(by_name.begin(), by_name.end(), name, [&](std::size_t i, std::string_view key) {
+      return header.tensors[i].name < key;
+    });
+    return found != by_name.end() && header.tensors[*found].name == name ? &header.tensors[*found] : nullptr;
+  }
+
+  /// Reads a tensor of any type, converted to float. Its shape is the caller's to check, its count is checked here.
+  void read(std::string_view name, std::span<float> to) const {
+    const TensorInfo& info = checked(name, to.size());
+    if (info.dtype == Dtype::f32) return file.read_at(first_byte + info.begin, to.data(), to.size_bytes());
+    std::array<char, 16384> buffer;
+    const std::size_t width = dtype_size(info.dtype);
+    for (std::size_t done = 0; done < to.size();) {
+      const std::size_t part = std::min(buffer.size() / width, to.size() - done);
+      file.read_at(first_byte + info.begin + done * width, buffer.data(), part * width);
+      to_float(info.dtype, buffer.data(), to.data() + done, part);
+      done += part;
+    }
+  }
+  /// Reads a tensor that must have the type of T.
+  template <class T>
+  void read_exactly(std::string_view name, std::span<T> to) const {
+    const TensorInfo& info = checked(name, to.size());
+    if (info.dtype != dtype_of<T>())
+      fail(file.path(), ": tensor ", shown(name), ": expected the type ", dtype_name(dtype_of<T>()), ", found ",
+           dtype_name(info.dtype));
+    file.read_at(first_byte + info.begin, to.data(), to.size_bytes());
+  }
+
+ private:
+  const TensorInfo& checked(std::string_view name, std::size_t count) const {
+    const TensorInfo* info = find(name);
+    if (!info) fail(file.path(), ": has no tensor ", shown(name));
+    if (info->count() != count)
+      fail(file.path(), ": tensor ", shown(name), ": expected ", count, " values, found the shape ",
+           shape_text(info->shape));
+    return *info;
+  }
+
+  std::string read_header(std::uint64_t limit) const {
+    if (file.size() < 9) fail(file.path(), ": is no safetensors file: it has only ", file.size(), " bytes");
+    std::uint64_t length = 0;
+    char first = 0;
+    file.read_at(0, &length, 8);
+    file.read_at(8, &first, 1);
+    if (first != '{' || length > limit) refuse_pickle();
+    if (first != '{') fail(file.path(), ": byte 8: is no safetensors file: its header must begin with '{'");
+    if (length > limit) fail(file.path(), ": byte 0: a header of ", length, " bytes is above the limit of ", limit);
+    if (length > file.size() - 8)
+      fail(file.path(), ": byte 0: is truncated: the header needs ", length, " bytes, found ", file.size() - 8);
+    std::string json(static_cast<std::size_t>(length), '\0');
+    file.read_at(8, json.data(), json.size());
+    return json;
+  }
+
+  void refuse_pickle() const {
+    std::array<unsigned char, 4> magic{};
+    file.read_at(0, magic.data(), magic.size());
+    const bool zip = magic[0] == 'P' && magic[1] == 'K' && magic[2] == 3 && magic[3] == 4;
+    const bool pickle = magic[0] == 0x80 && magic[1] >= 1 && magic[1] <= 5;
+    if (zip || pickle)
+      fail(file.path(), ": is a pickle (torch.save), which can run code and is never read; convert it in Python: ",
+           "safetensors.torch.save_file(torch.load(\"model.pt\", weights_only=True), \"model.safetensors\")");
+  }
+
+  InputFile file;
+  std::uint64_t first_byte = 0;
+  SafetensorsHeader header;
+  std::vector<std::size_t> by_name;
+};
+
+/// A tensor in memory that is to be written; `data` has as many bytes as dtype and shape need, in C order.
+struct SafetensorsView {
+  std::string name;
+  Dtype dtype = Dtype::f32;
+  std::vector<std::int64_t> shape;
+  const void* data = nullptr;
+
+  std::size_t bytes() const {
+    const std::optional<std::uint64_t> count = tensor_bytes(dtype, shape);
+    if (!count) fail("tensor ", shown(name), " has the impossible shape ", shape_text(shape));
+    return static_cast<std::size_t>(*count);
+  }
+
+  template <class T>
+  static SafetensorsView of(std::string name, std::vector<std::int64_t> shape, std::span<const T> values) {
+    constexpr Dtype dtype = dtype_of<T>();
+    if (tensor_bytes(dtype, shape) != values.size_bytes())
+      fail("tensor ", shown(name), ": the shape ", shape_text(shape), " does not have ", values.size(), " values");
+    return {std::move(name), dtype, std::move(shape), values.data()};
+  }
+};
+
+/// The order in which the reference implementation writes tensors.
+inline void sort_for_safetensors(std::vector<SafetensorsView>& tensors) {
+  std::sort(tensors.begin(), tensors.end(), [](const SafetensorsView& a, const SafetensorsView& b) {
+    return std::tie(b.dtype, a.name) < std::tie(a.dtype, b.name);
+  });
+}
+
+/// The bytes of a file before its first tensor, for tensors in this order. `path` is for errors.
+inline std::string safetensors_prefix(const std::vector<SafetensorsView>& tensors, const Metadata& metadata,
+                                      const std::string& path) {
+  SafetensorsHeader header{metadata, {}};
+  std::uint64_t position = 0;
+  for (const SafetensorsView& tensor : tensors) {
+    header.tensors.push_back({tensor.name, tensor.dtype, tensor.shape, position, position + tensor.bytes()});
+    position += tensor.bytes();
+  }
+  const std::string json = safetensors_header(header, path);
+  if (json.size() > safetensors_header_limit)
+    fail(path, ": a header of ", json.size(), " bytes is above the limit of ", safetensors_header_limit);
+  const std::uint64_t length = json.size();
+  std::string prefix(8, '\0');
+  std::memcpy(prefix.data(), &length, 8);
+  return prefix + json;
+}
+
+/// Writes tensors and metadata, straight from their memory, and replaces the file atomically.
+inline void safetensors_write(const std::string& path, std::vector<SafetensorsView> tensors,
+                              const Metadata& metadata = {}) {
+  sort_for_safetensors(tensors);
+  const std::string prefix = safetensors_prefix(tensors, metadata, path);
+  AtomicFile file(path);
+  file.write(prefix.data(), prefix.size());
+  for (const SafetensorsView& tensor : tensors) file.write(tensor.data, tensor.bytes());
+  file.flush_and_close();
+  file.publish();
+}
+
+}  // namespace vaelib::inline VAELIB_ABI

@@ -1,0 +1,211 @@
+// The header of a safetensors file, as text in JSON: parsed and checked in full, or written byte for byte as the
+// reference implementation writes it. https://github.com/huggingface/safetensors
+//
+// Stricter than the reference: duplicate and unknown keys are refused, and so are types that are not in Dtype.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vaelib/core/error.hpp>
+#include <vaelib/io/dtype.hpp>
+#include <vaelib/io/json.hpp>
+#include <vector>
+
+namespace vaelib::inline VAELIB_ABI {
+
+using Metadata = std::map<std::string, std::string>;
+
+/// A tensor in a file: C order, in bytes [begin, end) of the data behind the header.
+struct TensorInfo {
+  std::string name;
+  Dtype dtype = Dtype::f32;
+  std::vector<std::int64_t> shape;
+  std::uint64_t begin = 0;
+  std::uint64_t end = 0;
+
+  std::uint64_t count() const { return (end - begin) / dtype_size(dtype); }
+};
+
+struct SafetensorsHeader {
+  Metadata metadata;
+  std::vector<TensorInfo> tensors;  // in the order of their data
+};
+
+/// Bytes of a tensor; none where an extent is negative or the product overflows.
+inline std::optional<std::uint64_t> tensor_bytes(Dtype dtype, const std::vector<std::int64_t>& shape) {
+  std::uint64_t bytes = dtype_size(dtype);
+  for (const std::int64_t extent : shape) {
+    if (extent < 0) return std::nullopt;
+    const auto factor = static_cast<std::uint64_t>(extent);
+    if (factor != 0 && bytes > std::numeric_limits<std::uint64_t>::max() / factor) return std::nullopt;
+    bytes *= factor;
+  }
+  return bytes;
+}
+
+/// [2,3,4], as the header has it.
+inline std::string shape_text(const std::vector<std::int64_t>& shape) {
+  std::string result = "[";
+  for (const std::int64_t extent : shape) result += text(result.size() > 1 ? "," : "", extent);
+  return result + ']';
+}
+
+namespace detail {
+
+inline void check_names_differ(const std::vector<TensorInfo>& tensors, std::string_view path) {
+  std::vector<std::string_view> names;
+  for (const TensorInfo& info : tensors) names.push_back(info.name);
+  std::sort(names.begin(), names.end());
+  const auto twin = std::adjacent_find(names.begin(), names.end());
+  if (twin != names.end()) fail(path, ": two tensors have the name ", shown(*twin));
+}
+
+class SafetensorsHeaderParser {
+ public:
+  SafetensorsHeaderParser(std::string_view header, std::string_view path) : json(header, path, 8), file_name(path) {}
+
+  SafetensorsHeader parse(std::uint64_t data_size) {
+    bool has_metadata = false;
+    json.members([&](const std::string& name) {
+      if (name != "__metadata__") return parse_tensor(name);
+      if (std::exchange(has_metadata, true)) json.refuse("a second __metadata__");
+      parse_metadata();
+    });
+    if (json.rest().find_first_not_of(' ') != std::string_view::npos) json.wrong("only spaces behind the header");
+    check_names_differ(result.tensors, file_name);
+    check_layout(data_size);
+    return std::move(result);
+  }
+
+ private:
+  void parse_metadata() {
+    json.members([&](const std::string& key) {
+      if (result.metadata.contains(key)) json.refuse(text("a second value of the key ", shown(key)));
+      result.metadata.emplace(key, json.string());
+    });
+  }
+
+  void parse_tensor(const std::string& name) {
+    TensorInfo info;
+    info.name = name;
+    std::array<bool, 3> seen{};
+    json.members([&](const std::string& key) {
+      constexpr std::array<std::string_view, 3> keys{"dtype", "shape", "data_offsets"};
+      const auto which = static_cast<std::size_t>(std::find(keys.begin(), keys.end(), key) - keys.begin());
+      if (which == keys.size()) json.refuse(text("expected dtype, shape or data_offsets, found the key ", shown(key)));
+      if (std::exchange(seen[which], true)) json.refuse(text("a second ", key, " of tensor ", shown(name)));
+      if (which == 0) info.dtype = parse_dtype();
+      if (which == 1) info.shape = parse_shape();
+      if (which == 2) std::tie(info.begin, info.end) = parse_offsets();
+    });
+    if (!(seen[0] && seen[1] && seen[2]))
+      json.refuse(text("tensor ", shown(name), " lacks one of dtype, shape and data_offsets"));
+    result.tensors.push_back(std::move(info));
+  }
+
+  Dtype parse_dtype() {
+    const std::string name = json.string();
+    const std::optional<Dtype> dtype = dtype_named(name);
+    if (!dtype)
+      json.refuse(
+          text("expected one of BOOL, U8 to U64, I8 to I64, F16, BF16, F32 and F64, found the type ", shown(name)));
+    return *dtype;
+  }
+
+  std::vector<std::int64_t> parse_shape() {
+    std::vector<std::int64_t> shape;
+    json.elements([&] {
+      const std::uint64_t extent = json.unsigned_integer();
+      if (extent >> 63) json.refuse(text("an extent of ", extent, " is above 2^63 - 1"));
+      shape.push_back(static_cast<std::int64_t>(extent));
+    });
+    return shape;
+  }
+
+  std::pair<std::uint64_t, std::uint64_t> parse_offsets() {
+    std::array<std::uint64_t, 2> offsets{};
+    std::size_t count = 0;
+    json.elements([&] {
+      if (count == 2) json.wrong("two data_offsets");
+      offsets[count++] = json.unsigned_integer();
+    });
+    if (count != 2) json.refuse("expected two data_offsets, found fewer");
+    return {offsets[0], offsets[1]};
+  }
+
+  /// Every byte behind the header belongs to exactly one tensor, and every tensor has the bytes of its shape.
+  void check_layout(std::uint64_t data_size) {
+    std::sort(result.tensors.begin(), result.tensors.end(), [](const TensorInfo& a, const TensorInfo& b) {
+      return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
+    });
+    std::uint64_t expected = 0;
+    for (const TensorInfo& info : result.tensors) {
+      const std::string where = text(file_name, ": tensor ", shown(info.name), ": ");
+      if (info.begin != expected)
+        fail(where, "expected data_offsets to begin at ", expected, ", where the one before ends, found ", info.begin);
+      if (info.end < info.begin) fail(where, "data_offsets end at ", info.end, " before they begin at ", info.begin);
+      const std::optional<std::uint64_t> bytes = tensor_bytes(info.dtype, info.shape);
+      if (!bytes) fail(where, "the product of its extents is above 2^64 - 1");
+      if (*bytes != info.end - info.begin)
+        fail(where, "its type and shape need ", *bytes, " bytes, its data_offsets span ", info.end - info.begin);
+      expected = info.end;
+    }
+    if (expected > data_size)
+      fail(file_name, ": is truncated: the tensors need ", expected, " bytes behind the header, the file has ",
+           data_size);
+    if (expected < data_size)
+      fail(file_name, ": expected ", expected, " bytes of tensors behind the header, found ", data_size);
+  }
+
+  JsonCursor json;
+  std::string_view file_name;
+  SafetensorsHeader result;
+};
+
+}  // namespace detail
+
+/// Parses and checks a header that has `data_size` bytes behind it; `path` is for errors.
+inline SafetensorsHeader parse_safetensors_header(std::string_view header, std::uint64_t data_size,
+                                                  std::string_view path) {
+  return detail::SafetensorsHeaderParser(header, path).parse(data_size);
+}
+
+/// The header of these tensors, padded to a multiple of 8. `path` is for errors.
+inline std::string safetensors_header(const SafetensorsHeader& content, std::string_view path) {
+  detail::check_names_differ(content.tensors, path);
+  std::string header = "{";
+  const auto add = [&](std::string_view separator, std::string_view key) {
+    if (!is_utf8(key)) fail(path, ": the text ", shown(key), " is not valid UTF-8");
+    header += separator;
+    header += json_quote(key);
+  };
+  if (!content.metadata.empty()) {
+    header += "\"__metadata__\":";
+    char separator = '{';
+    for (const auto& [key, value] : content.metadata) {
+      add({&separator, 1}, key);
+      add(":", value);
+      separator = ',';
+    }
+    header += '}';
+  }
+  for (const TensorInfo& info : content.tensors) {
+    if (info.name == "__metadata__") fail(path, ": no tensor can have the name __metadata__");
+    add(header.size() > 1 ? "," : "", info.name);
+    header += text(":{\"dtype\":\"", dtype_name(info.dtype), "\",\"shape\":", shape_text(info.shape),
+                   ",\"data_offsets\":[", info.begin, ',', info.end, "]}");
+  }
+  header += '}';
+  header.resize((header.size() + 7) / 8 * 8, ' ');
+  return header;
+}
+
+}  // namespace vaelib::inline VAELIB_ABI

@@ -1,0 +1,207 @@
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <vaelib/backend/cpu/convolution.hpp>
+#include <vector>
+
+#include "kernels_under_test.hpp"
+
+using namespace vaelib;
+using namespace vaelib::cpu;
+
+namespace {
+
+/// One convolution with operands and the three results in double, straight from the definition.
+struct Case {
+  ConvolutionShape s;
+  long images;
+  std::vector<float> x, weight, y;
+  std::vector<double> forward, adjoint, gradient;
+
+  Case(ConvolutionShape shape, long count, bool oracle = true) : s(shape), images(count) {
+    x = values(images * s.height * s.width * s.channels, 1);
+    y = values(images * s.out_height * s.out_width * s.out_channels, 2);
+    weight = values(long{s.kernel_height} * s.kernel_width * s.channels * s.out_channels, 3);
+    forward.assign(y.size(), 0);
+    adjoint.assign(x.size(), 0);
+    gradient.assign(weight.size(), 0);
+    if (oracle) sum();
+  }
+
+  void sum() {
+    for (long image = 0; image < images; ++image)
+      for (int row = 0; row < s.out_height; ++row)
+        for (int column = 0; column < s.out_width; ++column)
+          for (int u = 0; u < s.kernel_height; ++u)
+            for (int v = 0; v < s.kernel_width; ++v) {
+              const int i = row * s.stride + u - s.padding, j = column * s.stride + v - s.padding;
+              if (i >= 0 && i < s.height && j >= 0 && j < s.width)
+                position((image * s.height + i) * s.width + j, (image * s.out_height + row) * s.out_width + column,
+                         long{u} * s.kernel_width + v);
+            }
+  }
+  void position(long from, long to, long tap) {
+    for (int c = 0; c < s.channels; ++c)
+      for (int o = 0; o < s.out_channels; ++o) {
+        const std::size_t a = from * s.channels + c, b = to * s.out_channels + o;
+        const std::size_t w = (tap * s.channels + c) * s.out_channels + o;
+        forward[b] += double(x[a]) * weight[w];
+        adjoint[a] += double(y[b]) * weight[w];
+        gradient[w] += double(x[a]) * y[b];
+      }
+  }
+};
+
+struct Results {
+  std::vector<float> forward, adjoint, gradient;
+};
+
+Results compute(Pool& pool, const Case& c, bool add = false, float before = 1e30f) {
+  Results r{std::vector<float>(c.y.size(), before), std::vector<float>(c.x.size(), before),
+            std::vector<float>(c.weight.size(), before)};
+  Workspace workspace;
+  convolution(pool, workspace, c.s, c.images, c.x.data(), c.weight.data(), r.forward.data(), add);
+  convolution_adjoint(pool, workspace, c.s, c.images, c.y.data(), c.weight.data(), r.adjoint.data(), add);
+  convolution_weight_gradient(pool, workspace, c.s, c.images, c.x.data(), c.y.data(), r.gradient.data(), add);
+  return r;
+}
+
+ConvolutionShape shape(int height, int width, int channels, int out_channels, int kernel_height, int kernel_width,
+                       int stride, int padding) {
+  return {height,
+          width,
+          channels,
+          (height + 2 * padding - kernel_height) / stride + 1,
+          (width + 2 * padding - kernel_width) / stride + 1,
+          out_channels,
+          kernel_height,
+          kernel_width,
+          stride,
+          padding};
+}
+
+double bound(long terms) { return 1e-6 + 2e-7 * static_cast<double>(terms) * 0.25; }
+
+void check(const Case& c, const Results& r, double before = 0) {
+  const long taps = long{c.s.kernel_height} * c.s.kernel_width;
+  CHECK(largest_error(r.forward, c.forward, before) < bound(taps * c.s.channels));
+  CHECK(largest_error(r.adjoint, c.adjoint, before) < bound(taps * c.s.out_channels));
+  CHECK(largest_error(r.gradient, c.gradient, before) < bound(c.images * c.s.out_height * c.s.out_width));
+}
+
+bool same(const Results& a, const Results& b) {
+  return same_bits(a.forward, b.forward) && same_bits(a.adjoint, b.adjoint) && same_bits(a.gradient, b.gradient);
+}
+
+const ConvolutionShape samples[] = {
+    shape(28, 28, 1, 32, 4, 4, 2, 1), shape(14, 14, 32, 64, 4, 4, 2, 1), shape(16, 16, 3, 32, 4, 4, 2, 1),
+    shape(8, 8, 64, 24, 4, 4, 2, 1),  shape(9, 7, 5, 6, 3, 3, 2, 0),     shape(10, 11, 17, 3, 3, 2, 3, 1),
+    shape(6, 6, 130, 9, 3, 3, 1, 1),  shape(5, 300, 2, 3, 3, 5, 1, 2),   shape(3, 600, 1, 2, 2, 2, 2, 0),
+    shape(7, 300, 6, 5, 1, 1, 1, 0),  shape(4, 4, 8, 300, 4, 4, 1, 0),
+};
+
+}  // namespace
+
+TEST_CASE("convolution, adjoint and weight gradient follow the definition for all small geometries") {
+  Pool pool(2);
+  for (int stride = 1; stride <= 3; ++stride)
+    for (int padding = 0; padding <= 2; ++padding)
+      for (int kernel = 1; kernel <= 5; ++kernel)
+        for (int channels : {1, 5}) {  // with size 6 and 8 some last rows and columns are seen by no window
+          const Case c(shape(6, 8, channels, 7, kernel, std::min(5, kernel + 1), stride, padding), 3);
+          CAPTURE(stride);
+          CAPTURE(padding);
+          CAPTURE(kernel);
+          CAPTURE(channels);
+          check(c, compute(pool, c));
+        }
+}
+
+TEST_CASE("convolutions follow the definition for layers of models, and add") {
+  Pool pool(2);
+  for_each_kernels([&] {
+    for (const ConvolutionShape& s : samples) {
+      const Case c(s, 5);
+      CAPTURE(s.height);
+      CAPTURE(s.width);
+      CAPTURE(s.channels);
+      check(c, compute(pool, c));
+      check(c, compute(pool, c, true, 0.5f), 0.5);
+    }
+  });
+}
+
+TEST_CASE("convolutions give the same bits for any number of threads and any width of vectors") {
+  for (const ConvolutionShape& s : samples) {
+    const Case c(s, 37, false);
+    Pool one(1);
+    const Results expected = compute(one, c);
+    for (int threads : {2, 3, 4}) {
+      Pool pool(threads);
+      CHECK(same(expected, compute(pool, c)));
+    }
+    for_each_fused_kernels([&] { CHECK(same(expected, compute(one, c))); });
+  }
+}
+
+TEST_CASE("an image has the same bits alone and in a batch") {
+  Pool pool(2);
+  for (const ConvolutionShape& s : samples) {
+    const Case batch(s, 11, false);
+    const Results expected = compute(pool, batch);
+    Case one(s, 1, false);
+    const std::size_t x_size = one.x.size(), y_size = one.y.size();
+    for (std::size_t image : {0, 3, 10}) {
+      one.x.assign(batch.x.begin() + image * x_size, batch.x.begin() + (image + 1) * x_size);
+      one.y.assign(batch.y.begin() + image * y_size, batch.y.begin() + (image + 1) * y_size);
+      const Results r = compute(pool, one);
+      CHECK(std::memcmp(r.forward.data(), &expected.forward[image * y_size], y_size * 4) == 0);
+      CHECK(std::memcmp(r.adjoint.data(), &expected.adjoint[image * x_size], x_size * 4) == 0);
+    }
+  }
+}
+
+TEST_CASE("convolutions finish every element once, at its place") {
+  Pool pool(2);
+  Workspace workspace;
+  for (const ConvolutionShape& s : samples)
+    for (long images : {1, 6}) {
+      const Case c(s, images, false);
+      const Results plain = compute(pool, c);
+      Results r = plain;
+      FinishCheck forward(c.y.size(), s.out_channels), adjoint(c.x.size(), s.channels);
+      convolution(pool, workspace, s, images, c.x.data(), c.weight.data(), r.forward.data(), false, forward.finish());
+      convolution_adjoint(pool, workspace, s, images, c.y.data(), c.weight.data(), r.adjoint.data(), false,
+                          adjoint.finish());
+      CHECK(forward.once_each(plain.forward, r.forward));
+      CHECK(adjoint.once_each(plain.adjoint, r.adjoint));
+    }
+}
+
+TEST_CASE("no images: outputs are untouched, and the weight gradient is zero") {
+  Pool pool(2);
+  Workspace workspace;
+  const ConvolutionShape s = samples[0];
+  std::vector<float> gradient(16 * 32, 7.0f);
+  convolution(pool, workspace, s, 0, nullptr, gradient.data(), nullptr, false);
+  convolution_adjoint(pool, workspace, s, 0, nullptr, gradient.data(), nullptr, false);
+  convolution_weight_gradient(pool, workspace, s, 0, nullptr, nullptr, gradient.data(), true);
+  CHECK(gradient == std::vector<float>(16 * 32, 7.0f));
+  convolution_weight_gradient(pool, workspace, s, 0, nullptr, nullptr, gradient.data(), false);
+  CHECK(gradient == std::vector<float>(16 * 32, 0.0f));
+}
+
+TEST_CASE("a second convolution of the same size takes no more memory") {
+  Pool pool(2);
+  Workspace workspace;
+  const Case c(samples[1], 9, false);
+  Results r = compute(pool, c);
+  std::size_t size = 0;
+  for (int repeat = 0; repeat < 3; ++repeat) {
+    convolution(pool, workspace, c.s, c.images, c.x.data(), c.weight.data(), r.forward.data(), false);
+    convolution_weight_gradient(pool, workspace, c.s, c.images, c.x.data(), c.y.data(), r.gradient.data(), false);
+    if (repeat == 0) size = workspace.size();
+  }
+  CHECK(workspace.size() == size);
+}

@@ -1,0 +1,284 @@
+#!/usr/bin/env python3
+"""Times vaelib's training step next to PyTorch's and JAX's, in the same minutes on the same processor.
+
+Each workload has one worker process a contestant (bench/peers/worker.py says how they talk). The contestants take turns, round after
+round, so that what else the machine does meets all of them alike; a speed is the ratio of two times of one round, and the median over
+the rounds is reported. All start from the same weights, images and noise: whose loss after ten steps differs is void.
+
+PyTorch is timed twice: as it is shipped, and with its products at full speed on processors that are not Intel's (peers/mkl_full_speed.c).
+What is not installed is said and left out. Only the standard library is needed here.
+"""
+
+import argparse
+import array
+import json
+import math
+import os
+import pathlib
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "peers"))
+import worker
+
+TOLERANCE = 1e-4  # of the loss after ten steps, relative
+FULL_SPEED = "PyTorch, MKL at full speed"
+
+
+# ---------------------------------------------------------------------------------------------------------- the workloads
+class Layer:
+    """Parameters of a layer by PyTorch's names and shapes, and its multiplications for one sample."""
+
+    def __init__(self, name, weight, outputs, products):
+        self.name, self.weight, self.outputs, self.products = name, weight, outputs, products
+
+
+def linear(name, inputs, outputs):
+    return Layer(name, (outputs, inputs), outputs, inputs * outputs)
+
+
+def conv(name, inputs, outputs, extent):
+    """4 x 4 filters at stride 2 over an image of extent x extent: taps outside of the image count, as in a product."""
+    return Layer(name, (outputs, inputs, 4, 4), outputs, (extent // 2) ** 2 * 16 * inputs * outputs)
+
+
+def conv_transpose(name, inputs, outputs, extent):
+    return Layer(name, (inputs, outputs, 4, 4), outputs, extent**2 * 16 * inputs * outputs)
+
+
+class Workload:
+    def __init__(self, batch, shape, latent, layers):
+        self.batch, self.shape, self.latent, self.layers = batch, shape, latent, layers
+
+    def flops(self):
+        """Of all products in a step: forward, gradient of weights, gradient of inputs except those of the first layer."""
+        products = [layer.products for layer in self.layers]
+        return 2 * self.batch * (3 * sum(products) - products[0])
+
+    def write(self, path):
+        generator = random.Random(0)
+        tensors = {}
+        for layer in self.layers:
+            bound = math.prod(layer.weight[1:]) ** -0.5
+            for kind, shape in (("weight", layer.weight), ("bias", (layer.outputs,))):
+                values = (generator.uniform(-bound, bound) for _ in range(math.prod(shape)))
+                tensors[f"{layer.name}.{kind}"] = (shape, array.array("f", values))
+        shape = (self.batch, *self.shape)
+        tensors["input"] = (shape, array.array("f", (generator.random() for _ in range(math.prod(shape)))))
+        shape = (10, self.batch, self.latent)
+        tensors["noise"] = (shape, array.array("f", (generator.gauss(0, 1) for _ in range(math.prod(shape)))))
+        worker.write(path, tensors)
+
+
+WORKLOADS = {
+    "fc": Workload(128, (784,), 20, [
+        linear("encoder.0", 784, 400), linear("encoder.2", 400, 40), linear("decoder.0", 20, 400), linear("decoder.2", 400, 784),
+    ]),
+    "conv28": Workload(128, (28, 28, 1), 16, [
+        conv("encoder.0", 1, 32, 28), conv("encoder.2", 32, 64, 14), linear("encoder.5", 3136, 256), linear("encoder.7", 256, 32),
+        linear("decoder.0", 16, 256), linear("decoder.2", 256, 3136),
+        conv_transpose("decoder.5", 64, 32, 7), conv_transpose("decoder.7", 32, 1, 14),
+    ]),
+    "conv64": Workload(64, (64, 64, 3), 128, [
+        conv("encoder.0", 3, 32, 64), conv("encoder.2", 32, 64, 32), conv("encoder.4", 64, 128, 16), conv("encoder.6", 128, 256, 8),
+        linear("encoder.9", 4096, 256), linear("decoder.0", 128, 4096),
+        conv_transpose("decoder.3", 256, 128, 4), conv_transpose("decoder.5", 128, 64, 8),
+        conv_transpose("decoder.7", 64, 32, 16), conv_transpose("decoder.9", 32, 3, 32),
+    ]),
+}
+
+
+# -------------------------------------------------------------------------------------------------------- the contestants
+class Contestant:
+    """One worker process. Its times are seconds a step, one for each round."""
+
+    def __init__(self, name, command, preload=None):
+        self.name, self.times, self.void = name, [], False
+        environment = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "LD_PRELOAD")}
+        if preload:
+            environment["LD_PRELOAD"] = str(preload)
+        self.errors = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, bufsize=1, env=environment
+        )
+        self.answer()  # "ready"
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            self.errors.seek(0)
+            sys.exit(f"{self.name} ended with code {self.process.wait()}:\n{self.errors.read()[-2000:]}")
+        return line.strip()
+
+    def ask(self, command):
+        self.process.stdin.write(command + "\n")
+        return self.answer()
+
+    def run(self, seconds):
+        self.times.append(float(self.ask(f"run {self.count(seconds)}")))
+
+    def count(self, seconds):
+        if not self.times:
+            self.ask("run 3")
+            self.step = float(self.ask("run 3"))
+        return max(1, round(seconds / min([self.step, *self.times])))
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+    def median(self):
+        return statistics.median(self.times)
+
+
+def installed(python, module):
+    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
+    return subprocess.run([python, "-c", code], stderr=subprocess.DEVNULL).returncode == 0
+
+
+def full_speed_library(build):
+    """The compiled shim, or None where it has no meaning or there is no C compiler."""
+    library = build / "mkl_full_speed.so"
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return None
+    command = ["cc", "-O2", "-shared", "-fPIC", str(HERE / "peers" / "mkl_full_speed.c"), "-o", str(library)]
+    try:
+        subprocess.run(command, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return library
+
+
+def line_up(workload, path, options, have):
+    """The contestants of a workload, vaelib first."""
+    own = [str(options.build / "bin" / "bench_train_step"), "--worker", workload, "--inputs", str(path)]
+    contestants = [Contestant("vaelib", own)] if not options.peers_only else []
+    torch = [options.python, str(HERE / "peers" / "torch_step.py"), workload, str(path)]
+    if "torch" in have:
+        contestants.append(Contestant("PyTorch as shipped", torch))
+        library = full_speed_library(options.build)
+        if library:
+            contestants.append(Contestant(FULL_SPEED, torch, library))
+    if "jax" in have:
+        contestants.append(Contestant("JAX jit", [options.python, str(HERE / "peers" / "jax_step.py"), workload, str(path)]))
+    return contestants
+
+
+# ---------------------------------------------------------------------------------------------------------- the comparison
+def compare_losses(contestants):
+    """The loss after ten steps of each, the first peer's being right. Marks as void who differs from it."""
+    losses = {c.name: float(c.ask("loss").split()[-1]) for c in contestants}
+    right = losses[next((c.name for c in contestants if c.name != "vaelib"), "vaelib")]
+    for contestant in contestants:
+        # A loss that is not a number differs from everything.
+        contestant.void = not abs(losses[contestant.name] - right) <= TOLERANCE * abs(right)
+    return losses
+
+
+def paired(faster, slower):
+    ratios = [slow / fast for fast, slow in zip(faster.times, slower.times)]
+    return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+
+
+def measure(workload, options, have):
+    path = options.build / f"bench_{workload}.safetensors"
+    WORKLOADS[workload].write(str(path))
+    contestants = line_up(workload, path, options, have)
+    losses = compare_losses(contestants)
+    own = next((c for c in contestants if c.name == "vaelib"), None)
+    peaks = []
+    for number in range(options.rounds):
+        turn = number % len(contestants)
+        for contestant in contestants[turn:] + contestants[:turn]:
+            contestant.run(options.seconds)
+        if own:
+            peaks.append(float(own.ask("peak")))
+    result = {
+        "flops": WORKLOADS[workload].flops(),
+        "fma_peak_gflops": max(peaks) if peaks else None,
+        "blas_core": own.ask("core") if own else None,
+        "about": {c.name: c.ask("about") for c in contestants},
+        "void": [c.name for c in contestants if c.void],
+        "loss_after_10_steps": losses,
+        "seconds": {c.name: c.times for c in contestants},
+        "ratios": {c.name: paired(own, c) for c in contestants[1:]} if own else {},
+    }
+    torches = [c for c in contestants if c.name.startswith("PyTorch")]
+    result["faster_pytorch"] = min(torches, key=Contestant.median).name if torches else None
+    for contestant in contestants:
+        contestant.close()
+    return result
+
+
+def processor():
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def report(workload, result):
+    print(f"\n{workload}: {result['flops'] / 1e9:.3f} GFLOP a step", end="")
+    if result["fma_peak_gflops"]:
+        print(f", FMA peak {result['fma_peak_gflops']:.0f} GFLOP/s, BLAS core {result['blas_core']}", end="")
+    print(f"\n  {'':28}{'ms a step':>10}{'fastest':>9}{'GFLOP/s':>9}{'of peak':>9}{'loss':>12}{'vaelib is':>20}")
+    for name, times in result["seconds"].items():
+        rate = result["flops"] / statistics.median(times) / 1e9
+        share = f"{rate / result['fma_peak_gflops']:.0%}" if result["fma_peak_gflops"] else ""
+        ratio = result["ratios"].get(name)
+        words = f"{ratio['median']:.2f}x ({ratio['min']:.2f}-{ratio['max']:.2f})" if ratio else ""
+        if name in result["void"]:
+            words = "void: other loss"
+        print(f"  {name:28}{statistics.median(times) * 1e3:10.3f}{min(times) * 1e3:9.3f}{rate:9.1f}{share:>9}"
+              f"{result['loss_after_10_steps'][name]:12.5f}{words:>20}")
+    if result["faster_pytorch"] in result["ratios"]:
+        ratio = result["ratios"][result["faster_pytorch"]]["median"]
+        print(f"  {ratio:.2f} times as fast as the faster PyTorch ({result['faster_pytorch']})")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--build", type=pathlib.Path, default=HERE.parent / "build", help="where bin/bench_train_step lies")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter that has PyTorch and JAX")
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--rounds", type=int, default=9, help="at least 7 for a figure that is to be quoted")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each contestant in each round")
+    parser.add_argument("--threads", type=int, help="processors to use (default: all that this process may)")
+    parser.add_argument("--peers-only", action="store_true", help="leave vaelib out")
+    parser.add_argument("--output", type=pathlib.Path, help="a JSON file of every time measured")
+    return parser.parse_args()
+
+
+def main():
+    options = arguments()
+    options.build.mkdir(parents=True, exist_ok=True)
+    if options.threads and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])  # the workers inherit it
+    have = [module for module in ("torch", "jax") if installed(options.python, module)]
+    if "jax" in have and not installed(options.python, "optax"):
+        have.remove("jax")
+    absent = [name for name, module in (("PyTorch", "torch"), ("JAX with optax", "jax")) if module not in have]
+    if absent:
+        print(f"Not installed for {options.python}, so left out: {', '.join(absent)}. Another interpreter: --python")
+    print(f"{processor()}, {worker.threads()} threads, {options.rounds} rounds of {options.seconds:g} s each")
+
+    results = {}
+    for workload in options.workloads:
+        results[workload] = measure(workload, options, have)
+        report(workload, results[workload])
+    print("\n" + ", ".join(dict.fromkeys(v for r in results.values() for v in r["about"].values())))
+    if options.output:
+        document = {"processor": processor(), "threads": worker.threads(), "workloads": results}
+        options.output.write_text(json.dumps(document, indent=1) + "\n")
+    if any(result["void"] for result in results.values()):
+        sys.exit("A run whose loss after ten steps differs from the peer's is void.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""One training step of the workloads in PyTorch: forward, backward, Adam. Run by compare.py; see worker.py.
+
+    python3 torch_step.py fc|conv28|conv64 FILE
+"""
+
+import sys
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+import worker
+
+
+def kl_divergence(mean, log_variance):
+    return -0.5 * torch.sum(1 + log_variance - mean * mean - log_variance.exp())
+
+
+class Vae(nn.Module):
+    def __init__(self, encoder, decoder, reconstruction):
+        super().__init__()
+        self.encoder, self.decoder = nn.Sequential(*encoder), nn.Sequential(*decoder)
+        self.reconstruction = reconstruction
+
+    def forward(self, x, noise=None):
+        mean, log_variance = self.encoder(x).chunk(2, -1)
+        noise = torch.randn_like(mean) if noise is None else noise
+        output = self.decoder(mean + noise * torch.exp(0.5 * log_variance))
+        return (self.reconstruction(output, x, reduction="sum") + kl_divergence(mean, log_variance)) / x.shape[0]
+
+
+def fc():
+    encoder = [nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 40)]
+    decoder = [nn.Linear(20, 400), nn.ReLU(), nn.Linear(400, 784)]
+    return Vae(encoder, decoder, functional.binary_cross_entropy_with_logits)
+
+
+def conv28():
+    encoder = [nn.Conv2d(1, 32, 4, 2, 1), nn.ReLU(), nn.Conv2d(32, 64, 4, 2, 1), nn.ReLU(), nn.Flatten()]
+    encoder += [nn.Linear(3136, 256), nn.ReLU(), nn.Linear(256, 32)]
+    decoder = [nn.Linear(16, 256), nn.ReLU(), nn.Linear(256, 3136), nn.ReLU(), nn.Unflatten(1, (64, 7, 7))]
+    decoder += [nn.ConvTranspose2d(64, 32, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(32, 1, 4, 2, 1)]
+    return Vae(encoder, decoder, functional.binary_cross_entropy_with_logits)
+
+
+def conv64():
+    widths = [3, 32, 64, 128, 256]
+    encoder, decoder = [], [nn.Linear(128, 4096), nn.ReLU(), nn.Unflatten(1, (256, 4, 4))]
+    for narrow, wide in zip(widths, widths[1:]):
+        encoder += [nn.Conv2d(narrow, wide, 4, 2, 1), nn.ReLU()]
+    for wide, narrow in zip(widths[:0:-1], widths[-2::-1]):
+        decoder += [nn.ConvTranspose2d(wide, narrow, 4, 2, 1), nn.ReLU()]
+    return Vae([*encoder, nn.Flatten(), nn.Linear(4096, 256)], decoder[:-1], functional.mse_loss)
+
+
+def tensor(shape, values):
+    return torch.frombuffer(values, dtype=torch.float32).reshape(shape).clone()
+
+
+def main():
+    workload, path = sys.argv[1:]
+    torch.set_num_threads(worker.threads())
+    torch.manual_seed(0)
+    file = {name: tensor(*entry) for name, entry in worker.read(path).items()}
+    x, noise = file.pop("input"), file.pop("noise")
+    if x.dim() == 4:  # channels last in the file, channels first here
+        x = x.permute(0, 3, 1, 2).contiguous()
+
+    def fresh():
+        model = {"fc": fc, "conv28": conv28, "conv64": conv64}[workload]()
+        model.load_state_dict(file)
+        return model, torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+
+    def train(model, optimizer, noise=None):
+        optimizer.zero_grad()
+        loss = model(x, noise)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    def losses():
+        model, optimizer = fresh()
+        return [train(model, optimizer, sample).item() for sample in noise]
+
+    model, optimizer = fresh()
+    worker.serve(lambda: train(model, optimizer), lambda: None, losses, f"PyTorch {torch.__version__}")
+
+
+if __name__ == "__main__":
+    main()

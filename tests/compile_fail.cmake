@@ -1,0 +1,46 @@
+# cmake -DCOMPILER=<c++> -DSOURCE=<file> -DINCLUDE=<include folder> -P compile_fail.cmake
+# The source must compile as it is, and with -DBAD must fail with the words that it announces in comments:
+#   // error: <regex>    each must match the first line of the output that holds "error:"
+#   // note: <regex>     each must match the lines after it, up to the next error
+cmake_minimum_required(VERSION 3.21...3.30)
+file(STRINGS "${SOURCE}" error_patterns REGEX "^// error: ")
+file(STRINGS "${SOURCE}" note_patterns REGEX "^// note: ")
+if(NOT error_patterns)
+  message(FATAL_ERROR "${SOURCE} announces no '// error: <regex>'")
+endif()
+
+set(command "${COMPILER}" -std=c++20 -fsyntax-only "-I${INCLUDE}" "${SOURCE}")
+execute_process(COMMAND ${command} RESULT_VARIABLE status ERROR_VARIABLE output)
+if(NOT status EQUAL 0)
+  message(FATAL_ERROR "${SOURCE} must compile without -DBAD:\n${output}")
+endif()
+execute_process(COMMAND ${command} -DBAD RESULT_VARIABLE status ERROR_VARIABLE output)
+if(status EQUAL 0)
+  message(FATAL_ERROR "${SOURCE} compiles with -DBAD, but must not")
+endif()
+
+# The output is cut by hand: brackets and semicolons of C++ would confuse CMake's lists.
+string(FIND "${output}" "error:" start)
+if(start EQUAL -1)
+  message(FATAL_ERROR "no line with 'error:' in\n${output}")
+endif()
+string(SUBSTRING "${output}" ${start} -1 rest)
+string(FIND "${rest}" "\n" end)
+string(SUBSTRING "${rest}" 0 ${end} first)
+string(SUBSTRING "${rest}" ${end} -1 notes)
+string(FIND "${notes}" "error:" end)
+string(SUBSTRING "${notes}" 0 ${end} notes)
+
+foreach(pattern IN LISTS error_patterns)
+  string(REGEX REPLACE "^// error: *" "" pattern "${pattern}")
+  if(NOT first MATCHES "${pattern}")
+    message(FATAL_ERROR "the first error is\n  ${first}\nbut should match\n  ${pattern}\nThe whole output:\n${output}")
+  endif()
+endforeach()
+foreach(pattern IN LISTS note_patterns)
+  string(REGEX REPLACE "^// note: *" "" pattern "${pattern}")
+  if(NOT notes MATCHES "${pattern}")
+    message(FATAL_ERROR "the lines after the first error are\n${notes}\nbut should match\n  ${pattern}")
+  endif()
+endforeach()
+message(STATUS "${first}")

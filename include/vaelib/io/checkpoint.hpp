@@ -153,7 +153,7 @@ class CheckpointStore {
 
   /// Left by a process that was killed during a save.
   void remove_temporary_files() const {
-    for (const std::string& name : names()) {
+    for (const std::string& name : list_folder(folder_path)) {
       const std::size_t mark = name.find(AtomicFile::temporary_mark, file_prefix.size());
       if (mark != std::string::npos && step_of(name.substr(0, mark))) remove_file(folder_path + '/' + name);
     }
@@ -162,16 +162,10 @@ class CheckpointStore {
   /// By increasing step.
   std::vector<Generation> generations() const {
     std::vector<Generation> found;
-    for (const std::string& name : names())
+    for (const std::string& name : list_folder(folder_path))
       if (const auto step = step_of(name)) found.push_back({*step, path_of(*step)});
     std::sort(found.begin(), found.end(), [](const Generation& a, const Generation& b) { return a.step < b.step; });
     return found;
-  }
-
-  std::vector<std::string> names() const {
-    struct stat status {};
-    if (detail::stat_file(folder_path, status) == -1 && errno == ENOENT) return {};
-    return list_folder(folder_path);
   }
 
   /// The step in a file's name; none where it is not the name of a checkpoint of this store.

@@ -30,7 +30,7 @@
 
 namespace vaelib::inline VAELIB_ABI {
 
-/// Called with the name of an operation (open, stat, read, write, fsync, close, rename, unlink, mkdir, list) before it.
+/// Called with the name of an operation (open, stat, read, write, fsync, close, rename, unlink, mkdir) before it.
 /// Answers 0 to go on, an errno to fail with, or short_count to move only half of the bytes. For tests.
 using FileHook = int (*)(const char* operation);
 inline std::atomic<FileHook> file_hook{nullptr};
@@ -114,7 +114,8 @@ class Descriptor {
     if (number != -1) close_file(number);
   }
   int get() const { return number; }
-  int close() { return close_file(std::exchange(number, -1)); }
+  int release() { return std::exchange(number, -1); }
+  int close() { return close_file(release()); }
 
  private:
   int number;
@@ -163,21 +164,26 @@ inline void create_directories(const std::string& path) {
   sync_folder(parent);
 }
 
-/// The names in a folder, sorted, without "." and "..".
+/// The names in a folder, sorted, without "." and ".."; none where there is no such folder.
 inline std::vector<std::string> list_folder(const std::string& folder) {
-  DIR* opened = detail::allowed("list") ? ::opendir(folder.c_str()) : nullptr;
-  if (!opened) detail::fail_with_errno(folder, "list this folder");
+  detail::Descriptor descriptor(detail::open_file(folder, O_RDONLY | O_DIRECTORY));
+  if (descriptor.get() == -1 && errno == ENOENT) return {};
+  struct Stream {
+    DIR* opened;
+    ~Stream() {
+      if (opened) ::closedir(opened);
+    }
+  } stream{descriptor.get() == -1 ? nullptr : ::fdopendir(descriptor.get())};
+  if (!stream.opened) detail::fail_with_errno(folder, "list this folder");
+  descriptor.release();  // it is the stream's now
   std::vector<std::string> names;
   errno = 0;
-  while (const dirent* entry = ::readdir(opened)) {
+  while (const dirent* entry = ::readdir(stream.opened)) {
     const std::string_view name = entry->d_name;
     if (name != "." && name != "..") names.emplace_back(name);
     errno = 0;
   }
-  const int reason = errno;
-  ::closedir(opened);
-  errno = reason;
-  if (reason != 0) detail::fail_with_errno(folder, "list this folder");
+  if (errno != 0) detail::fail_with_errno(folder, "list this folder");
   std::sort(names.begin(), names.end());
   return names;
 }

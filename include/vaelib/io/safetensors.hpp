@@ -135,10 +135,10 @@ struct SafetensorsView {
     return static_cast<std::size_t>(*count);
   }
 
-  template <class T>
-  static SafetensorsView of(std::string name, std::vector<std::int64_t> shape, std::span<const T> values) {
-    constexpr Dtype dtype = dtype_of<T>();
-    if (tensor_bytes(dtype, shape) != values.size_bytes())
+  /// Of a contiguous container, which must stay alive and unmoved until the file is written.
+  static SafetensorsView of(std::string name, std::vector<std::int64_t> shape, const auto& values) {
+    constexpr Dtype dtype = dtype_of<std::remove_cvref_t<decltype(*values.data())>>();
+    if (tensor_bytes(dtype, shape) != values.size() * dtype_size(dtype))
       fail("tensor ", shown(name), ": the shape ", shape_text(shape), " does not have ", values.size(), " values");
     return {std::move(name), dtype, std::move(shape), values.data()};
   }

@@ -1,0 +1,33 @@
+// The few function attributes of the library: on the device, always inline, vectorised loop.
+#pragma once
+
+/// A function that nvcc also compiles for the device; nothing elsewhere.
+#if defined(__CUDACC__)
+#define VAELIB_HD __host__ __device__
+#else
+#define VAELIB_HD
+#endif
+
+/// A small function that must vanish into its caller, so that it gets the caller's instruction set. Usable on the
+/// device.
+#if defined(__GNUC__)
+#define VAELIB_INLINE VAELIB_HD inline __attribute__((always_inline))
+#else
+#define VAELIB_INLINE VAELIB_HD inline
+#endif
+
+/// After the parameters of a lambda that is given to vectorize(), or of one that such a lambda calls:
+///   vectorize([&](auto lanes) VAELIB_LOOP { ... });
+/// It and what it calls, functors of users included, is inlined; Clang looks only one call deep by itself.
+#if defined(__GNUC__) && !defined(__CUDACC__)
+#define VAELIB_LOOP __attribute__((always_inline, flatten))
+#else
+#define VAELIB_LOOP
+#endif
+
+/// Whether vectors of floats exist (GCC, Clang). Elsewhere, and under nvcc, the same code runs one float wide.
+#if defined(__GNUC__) && !defined(__CUDACC__)
+#define VAELIB_HAS_LANES 1
+#else
+#define VAELIB_HAS_LANES 0
+#endif

@@ -74,6 +74,21 @@ TEST_CASE("the newest checkpoint comes back, and two generations are kept") {
   CHECK_NOTHROW(SafetensorsFile(store.path_of(300)));  // it is a safetensors file like any other
 }
 
+TEST_CASE("a save reads back what it wrote before the rename, and removes nothing before the new name is on the disk") {
+  const TemporaryFolder folder;
+  const CheckpointStore store(folder.path);
+  const std::vector<float> weights(10);
+  const auto save_weights = [&](std::uint64_t step) {
+    store.save(step, {SafetensorsView::of("weights", {10}, weights)});
+  };
+  save_weights(1);
+  save_weights(2);
+  count_operations([&] { save_weights(3); });
+  CHECK(fault.operations ==
+        "stat open open write write write fsync close open stat read read read read read close "
+        "rename open fsync close open unlink ");
+}
+
 TEST_CASE("a save replaces the future of a run that was taken up again earlier") {
   const TemporaryFolder folder;
   const CheckpointStore store(folder.path);

@@ -18,8 +18,11 @@ struct TemporaryFolder {
   std::string path;
 
   TemporaryFolder() {
-    const char* base = std::getenv("TMPDIR");
-    path = std::string(base && *base ? base : "/tmp") + "/vaelib-test-XXXXXX";
+    // Memory rather than a disk, where it can be had: hundreds of flushes would wait for whatever else writes to the
+    // disk.
+    const char* chosen = std::getenv("TMPDIR");
+    const std::string base = chosen && *chosen ? chosen : ::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+    path = base + "/vaelib-test-XXXXXX";
     if (!::mkdtemp(path.data())) vaelib::fail("cannot make a temporary folder at ", path);
   }
   TemporaryFolder(const TemporaryFolder&) = delete;
@@ -44,12 +47,14 @@ struct Fault {
   int seen = 0;
   bool fired = false;
   std::string fired_at;
+  std::string operations;  // their names, each with a space behind it
 };
 inline Fault fault;
 inline constexpr int kill_answer = -1000;
 
 inline int inject(const char* operation) {
   const int index = fault.seen++;
+  fault.operations.append(operation).append(1, ' ');
   if (fault.at < 0 || index < fault.at || (index > fault.at && !fault.always)) return 0;
   if (fault.answer == kill_answer) std::raise(SIGKILL);
   if (!fault.fired) fault.fired_at = operation;

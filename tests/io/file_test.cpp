@@ -24,6 +24,14 @@ TEST_CASE("a file written atomically holds its parts, one after another") {
   CHECK(contains(error_of([&] { list_folder(path); }), "Not a directory"));
 }
 
+TEST_CASE("a write is on the disk before it gets its name, and so is the name before the write is done") {
+  const TemporaryFolder folder;
+  count_operations([&] { write_file_atomically(folder / "a.bin", "text"); });
+  CHECK(fault.operations == "open write fsync close rename open fsync close ");
+  count_operations([&] { create_directories(folder / "new"); });
+  CHECK(fault.operations == "stat stat mkdir open fsync close ");
+}
+
 TEST_CASE("reading is bounded, and refuses what is no regular file") {
   const TemporaryFolder folder;
   const std::string path = folder / "a.bin";

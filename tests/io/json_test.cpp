@@ -81,7 +81,10 @@ TEST_CASE("objects and arrays") {
   });
   CHECK(keys == "abc");
   CHECK(values == std::vector<std::uint64_t>{1, 2, 3});
-  CHECK(json.rest() == " ");
+  CHECK_NOTHROW(json.expect_end());
+  JsonCursor behind("1  \n", "f", 0);
+  behind.unsigned_integer();
+  CHECK(contains(error_of([&] { behind.expect_end(); }), "f: byte 3: expected nothing but spaces"));
   for (const char* wrong : {"{", "{\"a\"", "{\"a\":", "{\"a\":[", "{\"a\":[]", "{\"a\":[],}", "{\"a\":[1,]}",
                             "{\"a\":[1 2]}", "{,}", "{a:[]}", "[]", "{\"a\" []}"}) {
     CAPTURE(wrong);

@@ -277,8 +277,8 @@ TEST_CASE("attacks on the text: duplicates, depth, types, foreign keys") {
   CHECK(refused("{" + a, 4) != "");
   CHECK(refused(" {" + a + "}", 4) != "");
   CHECK(refused("[]") != "");
-  CHECK(contains(refused("{}\n"), "only spaces behind the header"));
-  CHECK(contains(refused("{}{}"), "only spaces behind the header"));
+  CHECK(contains(refused("{}\n"), "nothing but spaces behind the end"));
+  CHECK(contains(refused("{}{}"), "nothing but spaces behind the end"));
   CHECK(contains(refused("{" + entry("\xff", "[1]", 0, 4) + "}", 4), "byte 10: expected valid UTF-8"));
 }
 

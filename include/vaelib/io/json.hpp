@@ -128,8 +128,11 @@ class JsonCursor {
     token = start;
     return value;
   }
-  /// What is left behind the value that was read.
-  std::string_view rest() const { return text.substr(position); }
+  /// To be called behind the value: only spaces may follow.
+  void expect_end() {
+    while (peek() == ' ') ++position;
+    if (position < text.size()) wrong("nothing but spaces behind the end");
+  }
   /// The text does not go on as it must.
   [[noreturn]] void wrong(std::string_view expected) const {
     fail(file_name, ": byte ", first_byte + position, ": expected ", expected, ", found ", found());

@@ -79,7 +79,7 @@ class SafetensorsHeaderParser {
       if (std::exchange(has_metadata, true)) json.refuse("a second __metadata__");
       parse_metadata();
     });
-    if (json.rest().find_first_not_of(' ') != std::string_view::npos) json.wrong("only spaces behind the header");
+    json.expect_end();
     check_names_differ(result.tensors, file_name);
     check_layout(data_size);
     return std::move(result);

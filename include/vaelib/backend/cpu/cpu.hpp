@@ -1,0 +1,94 @@
+// The processor: packed products and convolutions, vectorised loops, one pool of threads.
+#pragma once
+
+#include <memory>
+#include <vaelib/backend/cpu/convolution.hpp>
+#include <vaelib/backend/cpu/convolution_adjoint.hpp>
+#include <vaelib/backend/cpu/convolution_gradient.hpp>
+#include <vaelib/backend/cpu/pool.hpp>
+#include <vaelib/backend/cpu/product.hpp>
+#include <vaelib/backend/host_layers.hpp>
+#include <vaelib/backend/shapes.hpp>
+#include <vaelib/core/functors.hpp>
+
+namespace vaelib::inline VAELIB_ABI {
+
+/// Cpu{} uses the threads that affinity and cgroup allow, Cpu{4} four. Not to be used by two threads at a time.
+class Cpu : public HostLayers<Cpu, float> {
+ public:
+  static constexpr const char* name = "cpu";
+
+  explicit Cpu(int threads = 0) : machine(std::make_unique<Machine>(threads)) {}
+  int threads() const { return machine->pool.threads(); }
+
+  void parallel(long tasks, auto&& f) { machine->pool.run(tasks, f); }
+  void with_lanes(auto&& body) { vectorize(body); }
+
+  /// C = f(A B + bias), or C += A B. C is m x n without gaps, A m x k, B k x n.
+  template <class F = Identity>
+  void product(long m, int n, long k, MatrixView<float> a, MatrixView<float> b, float* c, bool add,
+               const float* bias = nullptr, F f = {}) {
+    const Epilogue<F> epilogue{bias, f};
+    cpu::product(machine->pool, machine->workspace, m, n, k, {a.data, a.row, a.step}, {b.data, b.row, b.step}, c, n,
+                 add, epilogue.finish());
+  }
+  template <class F = Identity>
+  void convolution(const ConvolutionShape& s, long images, const float* x, const float* weight, float* y, bool add,
+                   const float* bias = nullptr, F f = {}) {
+    const Epilogue<F> epilogue{bias, f};
+    cpu::convolution(machine->pool, machine->workspace, of(s), images, x, weight, y, add, epilogue.finish());
+  }
+  template <class F = Identity>
+  void convolution_adjoint(const ConvolutionShape& s, long images, const float* y, const float* weight, float* x,
+                           bool add, const float* bias = nullptr, F f = {}) {
+    const Epilogue<F> epilogue{bias, f};
+    cpu::convolution_adjoint(machine->pool, machine->workspace, of(s), images, y, weight, x, add, epilogue.finish());
+  }
+  void convolution_weight_gradient(const ConvolutionShape& s, long images, const float* x, const float* y,
+                                   float* weight, bool add) {
+    cpu::convolution_weight_gradient(machine->pool, machine->workspace, of(s), images, x, y, weight, add);
+  }
+
+ private:
+  struct Machine {
+    explicit Machine(int threads) : pool(threads) {}
+    cpu::Pool pool;
+    cpu::Workspace workspace;
+  };
+
+  /// Bias and activation, applied to each block of a product while it is in the cache.
+  template <class F>
+  struct Epilogue {
+    const float* bias;
+    F f;
+
+    cpu::Finish finish() const {
+      if (!bias && std::is_same_v<F, Identity>) return {};
+      return {[](const void* context, float* c, long ldc, int rows, int columns, long, int first) {
+                static_cast<const Epilogue*>(context)->apply(c, ldc, rows, columns, first);
+              },
+              this};
+    }
+    void apply(float* c, long ldc, int rows, int columns, int first) const {
+      vectorize([&](auto lanes) VAELIB_LOOP {
+        using T = typename decltype(lanes)::type;
+        for (int j = 0; j < columns; j += lanes.width) {
+          const T b = bias ? load<T>(bias + first + j, columns - j) : T(0);
+          for (int r = 0; r < rows; ++r) {
+            float* place = c + r * ldc + j;
+            store<T>(place, f(load<T>(place, columns - j) + b), columns - j);
+          }
+        }
+      });
+    }
+  };
+
+  static cpu::ConvolutionShape of(const ConvolutionShape& s) {
+    return {s.height,       s.width,         s.channels,     s.out_height, s.out_width,
+            s.out_channels, s.kernel_height, s.kernel_width, s.stride,     s.padding};
+  }
+
+  std::unique_ptr<Machine> machine;
+};
+
+}  // namespace vaelib::inline VAELIB_ABI

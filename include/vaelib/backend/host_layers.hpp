@@ -1,0 +1,183 @@
+// The norms, gathers and the attention of the processor's backends, on plain pointers.
+#pragma once
+
+#include <vaelib/backend/host_operations.hpp>
+
+#include <cmath>
+#include <cstdint>
+
+namespace vaelib::inline VAELIB_ABI {
+
+template <class Derived, class R>
+class HostLayers : public HostOperations<Derived, R> {
+ public:
+  using Real = R;
+
+  // ---- batch normalisation: layers/batch_norm.hpp
+
+  /// Mean and variance (divided by the number of rows) of each column.
+  void column_statistics(long rows, long columns, const Real* x, Real* mean, Real* variance) {
+    this->sum_rows(rows, columns, x, Real(1) / Real(rows), mean);
+    const auto square = [=](auto at, auto column, long) VAELIB_LOOP {
+      const auto d = at.load(x) - column.load(mean);
+      return std::array{d * d};
+    };
+    this->template column_sums<1>(rows, columns, {variance}, {false}, square);
+    this->elements(columns, [=](auto at) VAELIB_LOOP { at.store(variance, at.load(variance) * (Real(1) / Real(rows))); });
+  }
+
+  void normalise(long rows, long columns, const Real* x, const Real* mean, const Real* variance, Real epsilon, const Real* weight,
+                 const Real* bias, Real* y) {
+    this->lines(rows, columns, [=](auto at, auto column, long) VAELIB_LOOP {
+      const auto scale = column.load(weight) / sqrt(column.load(variance) + epsilon);
+      at.store(y, (at.load(x) - column.load(mean)) * scale + column.load(bias));
+    });
+  }
+
+  void normalise_gradient(long rows, long columns, const Real* x, const Real* mean, const Real* variance, Real epsilon, const Real* weight,
+                          const Real* upstream, Target<Real> to_x, Target<Real> to_weight, Target<Real> to_bias) {
+    if (sums.size() < std::size_t(2 * columns)) sums.resize(2 * columns);
+    Real *with_x = sums.data(), *plain = with_x + columns;  // sums of upstream * normalised x, and of upstream
+    const auto terms = [=](auto at, auto column, long) VAELIB_LOOP {
+      const auto g = at.load(upstream);
+      return std::array{g * ((at.load(x) - column.load(mean)) / sqrt(column.load(variance) + epsilon)), g};
+    };
+    this->template column_sums<2>(rows, columns, {with_x, plain}, {false, false}, terms);
+    if (to_weight) this->copy(columns, with_x, to_weight);
+    if (to_bias) this->copy(columns, plain, to_bias);
+    if (!to_x) return;
+    const Real share = Real(1) / Real(rows);
+    this->lines(rows, columns, [=](auto at, auto column, long) VAELIB_LOOP {
+      const auto rate = decltype(at.load(x))(Real(1)) / sqrt(column.load(variance) + epsilon);
+      const auto centred = (at.load(x) - column.load(mean)) * rate;
+      at.store(to_x.data, to_x.add,
+               column.load(weight) * rate * (at.load(upstream) - column.load(plain) * share - centred * (column.load(with_x) * share)));
+    });
+  }
+
+  /// moved = old + momentum * (factor * seen - old)
+  void move(long count, const Real* old, const Real* seen, Real momentum, Real factor, Real* moved) {
+    this->elements(count, [=](auto at) VAELIB_LOOP { at.store(moved, at.load(old) * (Real(1) - momentum) + at.load(seen) * (factor * momentum)); });
+  }
+
+  // ---- layer normalisation: layers/layer_norm.hpp; statistics: mean and 1 / sqrt(var + epsilon) of each row
+
+  void layer_norm(long rows, long columns, const Real* x, Real epsilon, const Real* weight, const Real* bias, Real* statistics, Real* y) {
+    const Real share = Real(1) / Real(columns);
+    Real *mean = statistics, *rate = statistics + rows;
+    this->row_sums(rows, columns, mean, [=](auto at, long) VAELIB_LOOP { return at.load(x); }, [=](Real sum, long) { return sum * share; });
+    const auto square = [=](auto at, long r) VAELIB_LOOP {
+      const auto d = at.load(x) - decltype(at.load(x))(mean[r]);
+      return d * d;
+    };
+    this->row_sums(rows, columns, rate, square, [=](Real sum, long) { return Real(1) / std::sqrt(sum * share + epsilon); });
+    this->lines(rows, columns, [=](auto at, auto column, long r) VAELIB_LOOP {
+      using T = decltype(at.load(x));
+      at.store(y, (at.load(x) - T(mean[r])) * T(rate[r]) * column.load(weight) + column.load(bias));
+    });
+  }
+
+  void layer_norm_gradient(long rows, long columns, const Real* x, const Real* statistics, const Real* weight, const Real* upstream,
+                           Target<Real> to_x, Target<Real> to_weight, Target<Real> to_bias) {
+    const Real *mean = statistics, *rate = statistics + rows;
+    const auto terms = [=](auto at, auto, long r) VAELIB_LOOP {
+      using T = decltype(at.load(x));
+      return std::array{at.load(upstream) * ((at.load(x) - T(mean[r])) * T(rate[r])), at.load(upstream)};
+    };
+    this->template column_sums<2>(rows, columns, {to_weight.data, to_bias.data}, {to_weight.add, to_bias.add}, terms);
+    if (!to_x) return;
+    if (sums.size() < std::size_t(2 * rows)) sums.resize(2 * rows);
+    Real *plain = sums.data(), *with_x = plain + rows;  // means over the row of g = upstream * weight, and of g * normalised x
+    const Real share = Real(1) / Real(columns);
+    const auto scaled = [=](Real sum, long) { return sum * share; };
+    // the weight of a column: rows start at r * columns
+    const auto g = [=](auto at, long r) VAELIB_LOOP {
+      auto column = at;
+      column.index -= r * columns;
+      return at.load(upstream) * column.load(weight);
+    };
+    this->row_sums(rows, columns, plain, g, scaled);
+    this->row_sums(rows, columns, with_x, [=](auto at, long r) VAELIB_LOOP {
+      using T = decltype(at.load(x));
+      return g(at, r) * ((at.load(x) - T(mean[r])) * T(rate[r]));
+    }, scaled);
+    this->lines(rows, columns, [=](auto at, auto, long r) VAELIB_LOOP {
+      using T = decltype(at.load(x));
+      const T centred = (at.load(x) - T(mean[r])) * T(rate[r]);
+      at.store(to_x.data, to_x.add, (g(at, r) - T(plain[r]) - centred * T(with_x[r])) * T(rate[r]));
+    });
+  }
+
+  // ---- rows by index
+
+  void gather_rows(long rows, int columns, const Real* table, const std::int32_t* index, Real* out) {
+    self().parallel((rows + 63) / 64, [&](long b) {
+      for (long r = b * 64; r < std::min(rows, (b + 1) * 64); ++r) std::copy_n(table + long(index[r]) * columns, columns, out + r * columns);
+    });
+  }
+  /// table[index[r]] (+)= x[r], in the order of the rows.
+  void scatter_rows(long rows, int columns, int count, const Real* x, const std::int32_t* index, Target<Real> table) {
+    if (!table.add) std::fill_n(table.data, long(count) * columns, Real(0));
+    for (long r = 0; r < rows; ++r)
+      for (int j = 0; j < columns; ++j) table.data[long(index[r]) * columns + j] += x[r * columns + j];
+  }
+
+  // ---- attention of ragged rows: layers/attention.hpp; the softmax of set g starts at places[g]
+
+  void attention(long groups, const long* from, const long* to, const long* places, int width, int out, const Real* q, const Real* k,
+                 const Real* v, Real* softmax, Real* y) {
+    const Real scale = Real(1) / std::sqrt(Real(width));
+    self().parallel(groups, [&](long g) {
+      const long keys = to[g + 1] - to[g];
+      for (long i = from[g]; i < from[g + 1]; ++i) {
+        Real* p = softmax + places[g] + (i - from[g]) * keys;
+        Real largest = keys > 0 ? -INFINITY : 0, total = 0;
+        for (long j = 0; j < keys; ++j) largest = std::max(largest, p[j] = scale * dot(width, q + i * width, k + (to[g] + j) * width));
+        for (long j = 0; j < keys; ++j) total += p[j] = std::exp(p[j] - largest);
+        std::fill_n(y + i * out, out, Real(0));
+        for (long j = 0; j < keys; ++j) {
+          p[j] /= total;
+          for (int d = 0; d < out; ++d) y[i * out + d] += p[j] * v[(to[g] + j) * out + d];
+        }
+      }
+    });
+  }
+
+  void attention_gradient(long groups, const long* from, const long* to, const long* places, int width, int out, const Real* q, const Real* k,
+                          const Real* v, const Real* softmax, const Real* upstream, Target<Real> to_q, Target<Real> to_k, Target<Real> to_v) {
+    const Real scale = Real(1) / std::sqrt(Real(width));
+    const auto begin = [](Target<Real> t, long first, long rows, int columns) {
+      if (t && !t.add) std::fill_n(t.data + first * columns, rows * columns, Real(0));
+    };
+    self().parallel(groups, [&](long g) {
+      const long keys = to[g + 1] - to[g];
+      begin(to_q, from[g], from[g + 1] - from[g], width);
+      begin(to_k, to[g], keys, width);
+      begin(to_v, to[g], keys, out);
+      for (long i = from[g]; i < from[g + 1]; ++i) {
+        const Real *p = softmax + places[g] + (i - from[g]) * keys, *dy = upstream + i * out;
+        Real mean = 0;  // sum of p dp: the softmax's gradient is p (dp - mean)
+        for (long j = 0; j < keys; ++j) mean += p[j] * dot(out, dy, v + (to[g] + j) * out);
+        for (long j = 0; j < keys; ++j) {
+          const long row = to[g] + j;
+          const Real ds = scale * p[j] * (dot(out, dy, v + row * out) - mean);
+          for (int d = 0; to_q && d < width; ++d) to_q.data[i * width + d] += ds * k[row * width + d];
+          for (int d = 0; to_k && d < width; ++d) to_k.data[row * width + d] += ds * q[i * width + d];
+          for (int d = 0; to_v && d < out; ++d) to_v.data[row * out + d] += p[j] * dy[d];
+        }
+      }
+    });
+  }
+
+ private:
+  Derived& self() { return static_cast<Derived&>(*this); }
+  static Real dot(int n, const Real* a, const Real* b) {
+    Real sum = 0;
+    for (int i = 0; i < n; ++i) sum += a[i] * b[i];
+    return sum;
+  }
+
+  std::vector<Real> sums;  // grows to the largest need and stays
+};
+
+}  // namespace vaelib::inline VAELIB_ABI

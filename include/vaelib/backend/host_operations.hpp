@@ -1,0 +1,256 @@
+// The elementwise operations, norms and segment operations of the processor's backends, on plain pointers.
+#pragma once
+
+#include <vaelib/core/operand.hpp>
+#include <vaelib/backend/host.hpp>
+#include <vaelib/core/dual.hpp>
+#include <vaelib/core/random.hpp>
+
+namespace vaelib::inline VAELIB_ABI {
+
+template <class Derived, class R>
+class HostOperations : public HostLoops<Derived, R> {
+ public:
+  using Real = R;
+  using HostLoops<Derived, R>::elements;
+  using HostLoops<Derived, R>::lines;
+  using HostLoops<Derived, R>::row_sums;
+  using HostLoops<Derived, R>::column_sums;
+
+  // ---- functors of any number of operands
+
+  /// out = f(operands...), element by element.
+  template <class F, class... O>
+  void map(F f, long rows, long columns, Real* out, O... operands) {
+    if constexpr ((O::per_column || ...)) {
+      lines(rows, columns, [=](auto at, auto column, long) VAELIB_LOOP { at.store(out, f(read(at, column, operands)...)); });
+    } else {
+      elements(rows * columns, [=](auto at) VAELIB_LOOP { at.store(out, f(read(at, at, operands)...)); });
+    }
+  }
+
+  /// out[r] = sum over the columns of f(operands...).
+  template <class F, class... O>
+  void map_reduce(F f, long rows, long columns, Real* out, O... operands) {
+    row_sums(rows, columns, out, [=](auto at, long) VAELIB_LOOP { return f(read(at, at, operands)...); }, [](Real sum, long) { return sum; });
+  }
+
+  /// Gradients of map: target (+)= upstream * df / doperand.
+  template <class F, class... O>
+  void map_gradient(F f, long rows, long columns, const Real* upstream, O... operands) {
+    gradient(f, rows, columns, [upstream](auto at, long) VAELIB_LOOP { return at.load(upstream); }, operands...);
+  }
+
+  /// Gradients of map_reduce: the upstream gradient is one number a row.
+  template <class F, class... O>
+  void map_reduce_gradient(F f, long rows, long columns, const Real* upstream, O... operands) {
+    gradient(f, rows, columns, [upstream](auto at, long r) VAELIB_LOOP { return decltype(at.load(upstream))(upstream[r]); }, operands...);
+  }
+
+  /// gradient = upstream * f'(x) with the slope taken from the output y; bias (+)= its column sums. With Identity only the sums.
+  template <class F>
+  void output_gradient(F f, long rows, long columns, const Real* y, const Real* upstream, Real* gradient, Target<Real> bias) {
+    const auto body = [=](auto at, auto, long) VAELIB_LOOP {
+      auto g = at.load(upstream);
+      if (gradient != upstream) {
+        g = g * f.slope_from_output(at.load(y));
+        at.store(gradient, g);
+      }
+      return std::array{g};
+    };
+    if (bias) {
+      this->template column_sums<1>(rows, columns, {bias.data}, {bias.add}, body);
+    } else if (gradient != upstream) {
+      elements(rows * columns, [=](auto at) VAELIB_LOOP { body(at, at, 0); });
+    }
+  }
+
+  // ---- sums
+
+  /// out[j] = scale * sum over the rows of x.
+  void sum_rows(long rows, long columns, const Real* x, Real scale, Real* out) {
+    this->template column_sums<1>(rows, columns, {out}, {false}, [=](auto at, auto, long) VAELIB_LOOP { return std::array{at.load(x)}; });
+    elements(columns, [=](auto at) VAELIB_LOOP { at.store(out, at.load(out) * scale); });
+  }
+  /// out[j] = scale * sum over the rows of x, in double: for losses, whose rows may be many and large.
+  void sum_rows_exactly(long rows, long columns, const Real* x, double scale, Real* out) {
+    for (long j = 0; j < columns; ++j) {
+      double sum = 0;
+      for (long r = 0; r < rows; ++r) sum += x[r * columns + j];
+      out[j] = Real(sum * scale);
+    }
+  }
+  /// target (+)= scale * upstream, the same in each row.
+  void spread_rows(long rows, long columns, const Real* upstream, Real scale, Target<Real> target) {
+    lines(rows, columns, [=](auto at, auto column, long) VAELIB_LOOP { at.store(target.data, target.add, column.load(upstream) * scale); });
+  }
+  /// target[r] (+)= upstream[r * columns] for a slice of columns: rows of `wide` numbers from `first` on, to or from rows of `narrow`.
+  void copy_columns(long rows, long narrow, const Real* from, long from_stride, Real* to, long to_stride, bool add) {
+    const long block = std::max(1L, 8192 / std::max(1L, narrow));
+    self().parallel((rows + block - 1) / block, [&](long b) {
+      for (long r = b * block; r < std::min(rows, (b + 1) * block); ++r)
+        for (long j = 0; j < narrow; ++j) {
+          Real& target = to[r * to_stride + j];
+          target = add ? target + from[r * from_stride + j] : from[r * from_stride + j];
+        }
+    });
+  }
+  void copy(long count, const Real* from, Target<Real> target) {
+    elements(count, [=](auto at) VAELIB_LOOP { at.store(target.data, target.add, at.load(from)); });
+  }
+
+  // ---- the optimizer's pass, and what decides whether it is made
+
+  /// w, m = optimizer(w, scale * g, m) for each of `count` weights.
+  template <class Optimizer, class Rates>
+  void update(const Optimizer& optimizer, const Rates& rates, Real scale, long count, Real* w, const Real* g,
+              const std::array<Real*, Optimizer::moments>& moments) {
+    elements(count, [=](auto at) VAELIB_LOOP {
+      auto weight = at.load(w);
+      std::array<decltype(weight), Optimizer::moments> m;
+      for (int k = 0; k < Optimizer::moments; ++k) m[k] = at.load(moments[k]);
+      optimizer.update(weight, at.load(g) * scale, m, rates);
+      at.store(w, weight);
+      for (int k = 0; k < Optimizer::moments; ++k) at.store(moments[k], m[k]);
+    });
+  }
+  /// The sum of squares: not finite if any of the numbers is not.
+  double squared_norm(long count, const Real* g) {
+    constexpr long line = 8192;
+    const long rows = (count + line - 1) / line;
+    if (sums.size() < std::size_t(rows)) sums.resize(rows);
+    const auto squares = [](auto at, const Real* from) VAELIB_LOOP {
+      const auto v = at.load(from);
+      return v * v;
+    };
+    const long whole = count / line;
+    row_sums(whole, line, sums.data(), [=](auto at, long) VAELIB_LOOP { return squares(at, g); }, [](Real sum, long) { return sum; });
+    row_sums(rows - whole, count - whole * line, sums.data() + whole, [=](auto at, long) VAELIB_LOOP { return squares(at, g + whole * line); },
+             [](Real sum, long) { return sum; });
+    double total = 0;
+    for (long r = 0; r < rows; ++r) total += sums[r];
+    return total;
+  }
+  /// How many of the numbers lie outside of [low, high] or are NaN.
+  long count_outside(long rows, long columns, const Real* x, Real low, Real high) {
+    if (sums.size() < std::size_t(rows)) sums.resize(rows);
+    row_sums(rows, columns, sums.data(), [=](auto at, long) VAELIB_LOOP {
+      const auto v = at.load(x);
+      using T = std::remove_const_t<decltype(v)>;
+      return select(v >= low && v <= high, T(Real(0)), T(Real(1)));
+    }, [](Real sum, long) { return sum; });
+    double total = 0;
+    for (long r = 0; r < rows; ++r) total += sums[r];
+    return long(total);
+  }
+
+  // ---- random numbers; row r of the result is row first + r of the global batch
+
+  void normal(const RandomKey& key, long first, long rows, int features, Real* out) {
+    by_rows(first, rows, features, out, [&](long row, long count, Real* place) { vaelib::normal(key, row, count, features, place); });
+  }
+  void uniform(const RandomKey& key, long first, long rows, int features, Real* out) {
+    by_rows(first, rows, features, out, [&](long row, long count, Real* place) { vaelib::uniform(key, row, count, features, place); });
+  }
+
+ private:
+  Derived& self() { return static_cast<Derived&>(*this); }
+
+  template <class Fill>
+  void by_rows(long first, long rows, int features, Real* out, Fill fill) {
+    const long block = std::max(1, 4096 / std::max(1, features));
+    self().parallel((rows + block - 1) / block, [&](long b) {
+      const long begin = b * block;
+      fill(first + begin, std::min(block, rows - begin), out + begin * features);
+    });
+  }
+
+  template <class At, class Column, class O>
+  static VAELIB_INLINE auto read(At at, Column column, const O& operand) {
+    using T = decltype(at.load(operand.value));
+    if constexpr (std::is_same_v<O, Single<Real>>) {
+      return T(*operand.value);
+    } else if constexpr (O::per_column) {
+      return column.load(operand.value);
+    } else {
+      return at.load(operand.value);
+    }
+  }
+  /// The operand as a dual number whose slope `Slot` is one; as a plain number where it takes no gradient.
+  template <int N, int Slot, class At, class Column, class O>
+  static VAELIB_INLINE auto lift(At at, Column column, const O& operand) {
+    const auto x = read(at, column, operand);
+    if constexpr (O::differentiable) {
+      return Dual<std::remove_const_t<decltype(x)>, N>::input(x, Slot);
+    } else {
+      return x;
+    }
+  }
+  template <class... O>
+  static constexpr auto slots() {  // differentiable operands are numbered in order
+    std::array<int, sizeof...(O)> result{};
+    int next = 0, i = 0;
+    ((result[i++] = O::differentiable ? next++ : 0), ...);
+    return result;
+  }
+  template <class... O>
+  static constexpr auto columns_of() {  // so are those with one number a column
+    std::array<int, sizeof...(O)> result{};
+    int next = 0, i = 0;
+    ((result[i++] = O::per_column ? next++ : 0), ...);
+    return result;
+  }
+
+  template <class F, class At, class Column, class... O, std::size_t... I>
+  static VAELIB_INLINE auto dual_value(F f, At at, Column column, std::index_sequence<I...>, const O&... operands) {
+    constexpr auto slot = slots<O...>();
+    constexpr int differentiable = (0 + ... + int(O::differentiable));
+    return f(lift<differentiable, slot[I]>(at, column, operands)...);
+  }
+  /// Stores the gradient of one operand, or adds it to the terms that are summed by column.
+  template <int Slot, int Place, class At, class O, class T, class D, class Terms>
+  static VAELIB_INLINE void pass(At at, const O& operand, const T& upstream, const D& result, Terms& terms) {
+    if constexpr (O::per_column) {
+      terms[Place] = upstream * result.slope[Slot];
+    } else if constexpr (O::differentiable) {
+      if (operand.target.data) at.store(operand.target.data, operand.target.add, upstream * result.slope[Slot]);
+    }
+  }
+  template <class F, class At, class Column, class T, class... O, std::size_t... I>
+  static VAELIB_INLINE auto gradient_terms(F f, At at, Column column, const T& upstream, std::index_sequence<I...> all, const O&... operands) {
+    constexpr auto slot = slots<O...>();
+    constexpr auto place = columns_of<O...>();
+    constexpr int per_column = (0 + ... + int(O::per_column));
+    const auto result = dual_value(f, at, column, all, operands...);
+    std::array<T, per_column == 0 ? 1 : per_column> terms{};
+    (pass<slot[I], place[I]>(at, operands, upstream, result, terms), ...);
+    return terms;
+  }
+
+  template <class F, class Upstream, class... O>
+  void gradient(F f, long rows, long columns, Upstream upstream, O... operands) {
+    constexpr int per_column = (0 + ... + int(O::per_column));
+    const auto body = [=](auto at, auto column, long r) VAELIB_LOOP {
+      return gradient_terms(f, at, column, upstream(at, r), std::index_sequence_for<O...>{}, operands...);
+    };
+    if constexpr (per_column > 0) {
+      std::array<Real*, per_column> out{};
+      std::array<bool, per_column> add{};
+      int next = 0;
+      const auto collect = [&](const auto& operand) {
+        if constexpr (std::remove_cvref_t<decltype(operand)>::per_column) {
+          out[next] = operand.target.data;
+          add[next++] = operand.target.add;
+        }
+      };
+      (collect(operands), ...);
+      this->template column_sums<per_column>(rows, columns, out, add, body);
+    } else {
+      lines(rows, columns, [=](auto at, auto column, long r) VAELIB_LOOP { body(at, column, r); });
+    }
+  }
+
+  std::vector<Real> sums;  // grows to the largest need and stays
+};
+
+}  // namespace vaelib::inline VAELIB_ABI

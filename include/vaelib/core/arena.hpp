@@ -1,0 +1,93 @@
+// Memory of one step: handed out by moving a pointer, taken back all at once. After the largest batch was seen, the arena
+// is one block of the right size and no step allocates from the heap any more.
+#pragma once
+
+#include <vaelib/core/error.hpp>
+
+#include <cstddef>
+#include <new>
+#include <vector>
+
+namespace vaelib::inline VAELIB_ABI {
+
+class Arena {
+ public:
+  static constexpr std::size_t alignment = 64;
+  struct Mark {
+    std::size_t block, used;
+  };
+
+  Arena() = default;
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+  ~Arena() { release(); }
+
+  /// Uninitialised memory for `count` objects, aligned to a cache line.
+  template <class T>
+  T* allocate(std::size_t count) {
+    static_assert(std::is_trivially_destructible_v<T>, "vaelib: the arena runs no destructors");
+    if (count > (std::size_t(-1) / 4) / sizeof(T)) fail("arena: ", count, " objects of ", sizeof(T), " bytes are too many");
+    return static_cast<T*>(take((count * sizeof(T) + alignment - 1) / alignment * alignment));
+  }
+
+  Mark mark() const { return {current, blocks.empty() ? 0 : blocks[current].used}; }
+
+  /// Takes back what was allocated since the mark.
+  void rewind(Mark to) {
+    for (std::size_t b = to.block + 1; b < blocks.size(); ++b) blocks[b].used = 0;
+    current = to.block;
+    if (!blocks.empty()) blocks[current].used = to.used;
+  }
+
+  /// Takes everything back; where several blocks had to be opened, they become one of their total size.
+  void reset() {
+    if (blocks.size() > 1) {
+      std::size_t total = 0;
+      for (const Block& b : blocks) total += b.size;
+      release();
+      open(total);
+    }
+    rewind({0, 0});
+  }
+
+  std::size_t capacity() const {
+    std::size_t total = 0;
+    for (const Block& b : blocks) total += b.size;
+    return total;
+  }
+
+ private:
+  struct Block {
+    std::byte* data;
+    std::size_t size, used;
+  };
+
+  void* take(std::size_t bytes) {
+    while (current < blocks.size() && blocks[current].size - blocks[current].used < bytes) {
+      if (current + 1 == blocks.size()) break;
+      ++current;
+    }
+    if (blocks.empty() || blocks[current].size - blocks[current].used < bytes) {
+      open(bytes > smallest ? bytes : smallest);
+      current = blocks.size() - 1;
+    }
+    Block& block = blocks[current];
+    void* result = block.data + block.used;
+    block.used += bytes;
+    return result;
+  }
+  void open(std::size_t bytes) {
+    blocks.push_back({static_cast<std::byte*>(::operator new(bytes, std::align_val_t(alignment))), bytes, 0});
+  }
+  void release() {
+    for (const Block& b : blocks) ::operator delete(b.data, std::align_val_t(alignment));
+    blocks.clear();
+    current = 0;
+  }
+
+  static constexpr std::size_t smallest = std::size_t(1) << 20;
+  std::vector<Block> blocks;
+  std::size_t current = 0;
+};
+
+}  // namespace vaelib::inline VAELIB_ABI

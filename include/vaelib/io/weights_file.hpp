@@ -1,0 +1,124 @@
+// Models as safetensors files, by the names and layouts of PyTorch: torch.nn modules of the same structure load them by
+// load_state_dict, and their files load here.
+//
+//   Linear            [out, in]                   here in x out
+//   Conv2d            [out, in, kh, kw]           here kh x kw x in x out
+//   ConvTranspose2d   [in, out, kh, kw]           here kh x kw x out x in
+//   features that were flattened (Flatten, Reshape)   channels first there, channels last here
+//   num_batches_tracked                           a 64-bit integer without axes
+#pragma once
+
+#include <vaelib/core/parameter.hpp>
+#include <vaelib/io/safetensors.hpp>
+
+#include <string>
+#include <vector>
+
+namespace vaelib::inline VAELIB_ABI {
+namespace detail {
+
+/// Where feature k of a file, channels first, stands in rows of this library, channels last.
+inline long feature_here(Shape order, long extent, long k) {
+  if (order.is_flat() || order.size() != extent) return k;
+  const long pixels = long(order.height) * order.width;
+  return k % pixels * order.channels + k / pixels;
+}
+
+inline std::vector<std::int64_t> file_shape(const Parameter& p) {
+  const auto& e = p.extents;
+  switch (p.layout) {
+    case Layout::linear: return {e[1], e[0]};
+    case Layout::convolution: return {e[3], e[2], e[0], e[1]};
+    case Layout::transposed_convolution: return {e[3], e[2], e[0], e[1]};
+    case Layout::features: break;
+  }
+  return {e.begin(), e.begin() + p.rank};
+}
+
+/// f(place in the file, place here) for every number of a parameter.
+void for_each_place(const Parameter& p, auto&& f) {
+  const auto& e = p.extents;
+  long there = 0;
+  if (p.layout == Layout::linear) {
+    for (long o = 0; o < e[1]; ++o)
+      for (long i = 0; i < e[0]; ++i) f(there++, feature_here(p.in_order, e[0], i) * e[1] + feature_here(p.out_order, e[1], o));
+  } else if (p.layout == Layout::features) {
+    const bool flat = p.rank == 1;
+    for (; there < p.size(); ++there) f(there, flat ? feature_here(p.out_order, e[0], there) : there);
+  } else {  // both convolutions: the last two axes here come first there, in the other order
+    const long taps = long(e[0]) * e[1];
+    for (long last = 0; last < e[3]; ++last)
+      for (long third = 0; third < e[2]; ++third)
+        for (long tap = 0; tap < taps; ++tap) f(there++, (tap * e[2] + third) * e[3] + last);
+  }
+}
+
+}  // namespace detail
+
+/// Writes parameters and state of a model; the file is replaced whole or not at all.
+template <class Weights>
+void save(const std::string& path, const Weights& weights, const Metadata& metadata = {}) {
+  std::vector<std::vector<float>> values;
+  std::vector<std::int64_t> counters;
+  values.reserve(weights.parameters.size() + weights.states.size());
+  counters.reserve(weights.states.size());
+  std::vector<SafetensorsView> tensors;
+  for (const auto& [name, p] : weights.parameters) {
+    auto& to = values.emplace_back(p.size());
+    const auto* from = weights.values.data() + p.offset;
+    detail::for_each_place(p, [&](long there, long here) { to[there] = float(from[here]); });
+    tensors.push_back(SafetensorsView::of(name, detail::file_shape(p), to));
+  }
+  for (const auto& [name, s] : weights.states) {
+    const auto* from = weights.state.data() + s.offset;
+    if (s.integer) {
+      counters.push_back(std::int64_t(*from));
+      tensors.push_back({name, Dtype::i64, {}, &counters.back()});
+    } else {
+      tensors.push_back(SafetensorsView::of(name, {s.count}, values.emplace_back(from, from + s.count)));
+    }
+  }
+  safetensors_write(path, std::move(tensors), metadata);
+}
+
+/// Reads a model. Missing, unexpected and misshapen tensors are listed in one Error, and then nothing is changed.
+template <class Weights>
+void load(const std::string& path, Weights& weights) {
+  const SafetensorsFile file(path);
+  std::string missing, unexpected, misshapen;
+  const auto check = [&](const std::string& name, const std::vector<std::int64_t>& shape) {
+    const TensorInfo* tensor = file.find(name);
+    if (!tensor) {
+      missing += text(missing.empty() ? "" : ", ", name);
+    } else if (tensor->shape != shape) {
+      misshapen += text(misshapen.empty() ? "" : ", ", name, " is ", shape_text(tensor->shape), ", expected ", shape_text(shape));
+    }
+  };
+  for (const auto& [name, p] : weights.parameters) check(name, detail::file_shape(p));
+  for (const auto& [name, s] : weights.states) check(name, s.integer ? std::vector<std::int64_t>{} : std::vector<std::int64_t>{s.count});
+  for (const TensorInfo& tensor : file.tensors()) {
+    const auto named = [&](const auto& entry) { return entry.name == tensor.name; };
+    if (std::none_of(weights.parameters.begin(), weights.parameters.end(), named) && std::none_of(weights.states.begin(), weights.states.end(), named))
+      unexpected += text(unexpected.empty() ? "" : ", ", tensor.name);
+  }
+  if (!missing.empty() || !unexpected.empty() || !misshapen.empty())
+    fail(path, ": not a file of this model", missing.empty() ? "" : "; missing: " + missing, unexpected.empty() ? "" : "; unexpected: " + unexpected,
+         misshapen.empty() ? "" : "; other shape: " + misshapen);
+
+  auto loaded = weights;  // so that a file that cannot be read to its end changes nothing
+  std::vector<float> values;
+  for (const auto& [name, p] : weights.parameters) {
+    values.resize(p.size());
+    file.read(name, values);
+    auto* to = loaded.values.data() + p.offset;
+    detail::for_each_place(p, [&](long there, long here) { to[here] = values[there]; });
+  }
+  for (const auto& [name, s] : weights.states) {
+    values.resize(s.count);
+    file.read(name, values);
+    std::copy(values.begin(), values.end(), loaded.state.data() + s.offset);
+  }
+  weights = std::move(loaded);
+}
+
+}  // namespace vaelib::inline VAELIB_ABI

@@ -1,0 +1,77 @@
+// The Gaussian latent: q(z|x) = N(mu, diag sigma^2), prior N(0, I); Kingma & Welling 2014, Rezende et al. 2014.
+//
+//   z  = mu + exp(logvar / 2) * noise                       reparameterisation; noise ~ N(0, I)
+//   KL = 1/2 (mu^2 + exp(logvar) - 1 - logvar)               nats, for each dimension of each sample
+//
+// The head gives mu and a raw log-variance side by side (rows x 2 Size). The latter is softly clamped to (-limit, limit) by
+// limit * tanh(raw / limit), so that neither exp nor the gradient can overflow; near zero it is the identity.
+#pragma once
+
+#include <vaelib/autodiff/operations.hpp>
+
+namespace vaelib::inline VAELIB_ABI {
+
+struct SoftClamp {
+  float limit;
+  VAELIB_HD constexpr auto operator()(auto x) const { return limit * tanh(x * (1 / limit)); }
+};
+struct Reparameterise {
+  VAELIB_HD constexpr auto operator()(auto mu, auto logvar, auto noise) const { return mu + exp(logvar * 0.5f) * noise; }
+};
+struct StandardNormalKl {
+  VAELIB_HD constexpr auto operator()(auto mu, auto logvar) const { return 0.5f * (mu * mu + (expm1(logvar) - logvar)); }
+};
+/// max(x, floor); at or below the floor the gradient is zero
+struct AtLeast {
+  float floor;
+  VAELIB_HD constexpr auto operator()(auto x) const { return select(x > floor, x, decltype(x)(floor)); }
+};
+
+/// What the head of an encoder says of each sample: rows x Size each.
+template <class V>
+struct GaussianPosterior {
+  V mu, logvar;
+};
+
+template <int Size>
+struct Gaussian {
+  static constexpr int heads = Size == dynamic ? dynamic : 2 * Size;  ///< features that the encoder's last layer gives
+  static constexpr Shape sample_shape{Size};
+
+  [[no_unique_address]] Extent<Size> size{};
+  float logvar_limit = 20;  ///< variances between exp(-20) and exp(20)
+
+  Extent<heads> head_features() const {
+    if constexpr (Size == dynamic) {
+      return {2 * size};
+    } else {
+      return {};
+    }
+  }
+  /// Splits the head's output.
+  template <class S, class V>
+  auto posterior(S& step, V head) const {
+    auto mu = columns<sample_shape>(step, head, 0, Shape{int(size)});
+    auto raw = columns<sample_shape>(step, head, int(size), Shape{int(size)});
+    return GaussianPosterior<decltype(mu)>{mu, map(step, SoftClamp{logvar_limit}, raw)};
+  }
+
+  template <class S, class V>
+  V sample(S& step, const GaussianPosterior<V>& q) const {
+    return map(step, Reparameterise{}, q.mu, q.logvar, fixed(standard_normal<sample_shape>(step, q.mu.space(), q.mu.shape)));
+  }
+
+  /// KL(q || prior) for each dimension: rows x Size, nats.
+  template <class S, class V>
+  V kl(S& step, const GaussianPosterior<V>& q) const {
+    return map(step, StandardNormalKl{}, q.mu, q.logvar);
+  }
+
+  /// Samples of the prior.
+  template <class S>
+  auto prior(S& step, const RowSpace* space) const {
+    return standard_normal<sample_shape>(step, space, Shape{int(size)});
+  }
+};
+
+}  // namespace vaelib::inline VAELIB_ABI

@@ -1,0 +1,221 @@
+// Layers one after another. The shapes are worked out by the compiler; the first layer that does not fit is named with its
+// index and the shape it was given. Where extents are dynamic, the same rules are applied when the model is built.
+//
+//   Sequential<Shape{28, 28, 1}, Conv2d<32, 4, 2, 1>, ReLU, Flatten, Linear<256>>
+//   Sequential<Shape{dynamic}, Linear<dynamic>, ReLU>{Shape{pixels}, Linear<dynamic>{hidden}, ReLU{}}
+//
+// A layer is a value with a shape rule, `Shape output(Shape in) const` and perhaps `bool accepts(Shape in) const`; with
+// `build(Shape in)` and `fields(f)` if it has parameters; and with `forward(step, x)`. A plain functor of one number
+// (ReLU) is a layer too: it is applied to each element, and where the layer before it allows, in that layer's last pass.
+#pragma once
+
+#include <vaelib/autodiff/map.hpp>
+#include <vaelib/layers/activations.hpp>
+
+#include <vector>
+
+namespace vaelib::inline VAELIB_ABI {
+
+/// A functor of one number: an activation.
+template <class L>
+concept Elementwise = !requires(const L& layer, Shape in) { layer.output(in); } && requires(const L& f) { f(1.0f); };
+
+template <class L>
+constexpr bool accepts_shape(const L& layer, Shape in) {
+  if constexpr (requires { layer.accepts(in); }) return layer.accepts(in);
+  return true;
+}
+template <class L>
+constexpr Shape output_shape(const L& layer, Shape in) {
+  if constexpr (Elementwise<L>) {
+    return in;
+  } else {
+    return layer.output(in);
+  }
+}
+
+/// Whether a layer takes samples of this shape; an own layer can be tested by static_assert.
+template <class L, Shape In>
+concept accepts = accepts_shape(L{}, In);
+
+/// What a layer makes of the shape: the static shape of its output.
+template <class L, Shape In>
+inline constexpr Shape output_of = output_shape(L{}, In);
+
+template <int Index, class Layer, Shape Receives>
+struct layer_does_not_accept_shape;  // never defined, so that the compiler prints its arguments
+
+namespace detail {
+
+template <int Index, Shape In>
+constexpr Shape chain_output() {
+  return In;
+}
+template <int Index, Shape In, class L, class... Rest>
+constexpr Shape chain_output() {
+  if constexpr (accepts<L, In>) {
+    return chain_output<Index + 1, output_of<L, In>, Rest...>();
+  } else {
+    return layer_does_not_accept_shape<Index, L, In>::value;
+  }
+}
+
+/// The layers of a chain, one within the other.
+template <int Index, class... Ls>
+struct Chain {
+  constexpr Chain() = default;
+  constexpr void visit(auto&&) {}
+  constexpr void visit(auto&&) const {}
+  template <class S, class V>
+  auto forward(S&, V x) const {
+    return x;
+  }
+};
+
+template <int Index, class L, class... Rest>
+struct Chain<Index, L, Rest...> {
+  L layer{};
+  Chain<Index + 1, Rest...> rest{};
+
+  constexpr Chain() = default;
+  constexpr explicit Chain(L l, Rest... others) : layer(l), rest(others...) {}
+  /// A shorter chain with one more layer behind.
+  template <class... Fewer, class Last>
+  constexpr Chain(const Chain<Index, L, Fewer...>& front, const Last& last) : layer(front.layer), rest(front.rest, last) {}
+  constexpr Chain(const Chain<Index>&, const L& last) : layer(last) {}
+
+  constexpr void visit(auto&& f) {
+    f(Index, layer);
+    rest.visit(f);
+  }
+  constexpr void visit(auto&& f) const {
+    f(Index, layer);
+    rest.visit(f);
+  }
+  void fields(auto&& f) { visit(f); }
+  /// The shape behind the chain; accepted becomes false where a layer refuses what it is given.
+  constexpr Shape output(Shape in, bool& accepted) const {
+    visit([&](int, const auto& l) {
+      accepted = accepted && accepts_shape(l, in);
+      if (accepted) in = output_shape(l, in);
+    });
+    return in;
+  }
+  /// Gives the parameters of all layers their extents, and tells them in which order files keep their features.
+  Shape build(Shape in);
+
+  template <class S, class V>
+  auto forward(S& step, V x) const {
+    if constexpr (Elementwise<L>) {
+      return rest.forward(step, map(step, layer, x));
+    } else if constexpr (fuses<S, V>()) {
+      return rest.rest.forward(step, layer.forward(step, x, rest.layer));
+    } else {
+      return rest.forward(step, layer.forward(step, x));
+    }
+  }
+  template <class S, class V>
+  static consteval bool fuses() {
+    if constexpr (sizeof...(Rest) > 0) {
+      using Next = decltype(Chain<Index + 1, Rest...>::layer);
+      if constexpr (Elementwise<Next> && SlopeFromOutput<Next>) return requires(const L& l, S& s, V v, Next f) { l.forward(s, v, f); };
+    }
+    return false;
+  }
+};
+
+/// In which spatial order the features stand at each place of a chain, so that files can be permuted to PyTorch's.
+struct FeatureOrder {
+  std::vector<Shape> places;  // before each layer, and behind the last
+  std::vector<bool> cuts;     // by layer: its outputs are not its inputs in the same order
+
+  void propagate() {  // places that are flat take the spatial shape before or behind them
+    for (std::size_t i = 1; i < places.size(); ++i) carry(i - 1, i);
+    for (std::size_t i = places.size() - 1; i > 0; --i) carry(i, i - 1);
+  }
+  void carry(std::size_t from, std::size_t to) {
+    if (!cuts[to > from ? from : to] && places[to].is_flat() && places[from].size() == places[to].size()) places[to] = places[from];
+  }
+};
+
+template <int Index, class L, class... Rest>
+Shape Chain<Index, L, Rest...>::build(Shape shape) {
+  FeatureOrder order;
+  order.places.push_back(shape);
+  visit([&](int index, auto& l) {
+    using T = std::remove_cvref_t<decltype(l)>;
+    if (!accepts_shape(l, shape) || output_shape(l, shape).is_dynamic())
+      fail("vaelib: layer ", index, ", ", type_name<T>(), ", does not accept shape ", text_of(shape));
+    if constexpr (requires { l.build(shape); }) l.build(shape);
+    shape = output_shape(l, shape);
+    order.places.push_back(shape);
+    order.cuts.push_back(!Elementwise<T> && !requires { T::keeps_features; });
+  });
+  order.propagate();
+  visit([&](int index, auto& l) {
+    for_each_leaf(l, [&](const std::string&, auto& leaf) {
+      if constexpr (std::is_same_v<std::remove_cvref_t<decltype(leaf)>, Parameter>) {
+        leaf.in_order = order.places[index];
+        leaf.out_order = order.places[index + 1];
+      }
+    });
+  });
+  return shape;
+}
+
+}  // namespace detail
+
+template <Shape In, class... Layers>
+struct Sequential {
+  static constexpr Shape takes = In;
+  static constexpr Shape makes = detail::chain_output<0, In, Layers...>();
+  static constexpr int size = sizeof...(Layers);
+  /// The same chain with more layers behind.
+  template <class... More>
+  using Append = Sequential<In, Layers..., More...>;
+
+  detail::Chain<0, Layers...> layers{};
+  Shape input_shape = In, output_shape = makes;
+
+  constexpr Sequential() = default;
+  constexpr explicit Sequential(Shape in) : input_shape(in) {}
+  constexpr explicit Sequential(Layers... l)
+    requires(sizeof...(Layers) > 0)
+      : layers(l...) {}
+  constexpr Sequential(Shape in, Layers... l)
+    requires(sizeof...(Layers) > 0)
+      : layers(l...), input_shape(in) {}
+
+  template <class... Fewer, class Last>
+  constexpr Sequential(const Sequential<In, Fewer...>& front, const Last& last) : layers(front.layers, last), input_shape(front.input_shape) {}
+
+  /// Gives every parameter its extents; throws Error where dynamic extents do not fit.
+  void build() { build(input_shape); }
+  void build(Shape in) {
+    if (in.is_dynamic()) fail("vaelib: a Sequential with dynamic input needs its shape, found ", text_of(in));
+    if (!agree(In, in)) fail("vaelib: a Sequential of shape ", text_of(In), " was given shape ", text_of(in));
+    input_shape = in;
+    output_shape = layers.build(in);
+  }
+  void fields(auto&& f) { layers.visit(f); }
+
+  template <class S, class V>
+  auto operator()(S& step, V x) const {
+    static_assert(agree(V::static_shape, In), "vaelib: this Sequential takes another shape");
+    if (x.shape != input_shape) fail("vaelib: expected samples of shape ", text_of(input_shape), ", found ", text_of(x.shape));
+    return layers.forward(step, x);
+  }
+
+  // as a layer of another chain
+  constexpr bool accepts(Shape in) const { return agree(in, In); }
+  constexpr Shape output(Shape in) const {
+    bool accepted = true;
+    return layers.output(in, accepted);
+  }
+  template <class S, class V>
+  auto forward(S& step, V x) const {
+    return (*this)(step, x);
+  }
+};
+
+}  // namespace vaelib::inline VAELIB_ABI

@@ -1,0 +1,199 @@
+// One training step: for each phase of the model a loss, its gradients and an optimizer's pass.
+//
+// A model has one loss for all its parameters, or names phases, each with the parameters it trains by the beginning of
+// their names (a GAN: first the discriminator, then the generator):
+//   static constexpr std::array phases{Phase{"discriminator", "discriminator."}, Phase{"generator", "generator."}};
+//   auto loss(auto& step, const auto& batch) const { return step.phase == 0 ? ... : ...; }
+#pragma once
+
+#include <vaelib/models/batch.hpp>
+#include <vaelib/models/losses.hpp>
+#include <vaelib/optim/optimizers.hpp>
+#include <vaelib/train/weights.hpp>
+
+#include <cmath>
+#include <limits>
+#include <optional>
+
+namespace vaelib::inline VAELIB_ABI {
+
+/// Parameters whose names begin with `prefix` learn at their own rate (times the optimizer's) and weight decay.
+struct ParameterGroup {
+  std::string prefix;
+  float rate = 1;  ///< 0 freezes them
+  std::optional<float> weight_decay{};
+};
+
+/// What may be done about a loss or a gradient that is not finite.
+enum class NonFinite { stop, skip };
+
+struct StepOptions {
+  float beta = 1, capacity = 0;
+  float learning_rate = 1;  ///< factor on the optimizer's learning rate, from a schedule
+  float clip_norm = 0;      ///< gradients of a larger norm are scaled down to it; 0: never
+  NonFinite non_finite = NonFinite::stop;
+};
+
+struct StepResult {
+  double objective = 0, reconstruction = 0, kl = 0, gradient_norm = 0;
+  bool accepted = true;
+};
+
+template <class Model>
+constexpr int phase_count() {
+  if constexpr (requires { Model::phases; }) return int(Model::phases.size());
+  return 1;
+}
+
+template <class Model, class Optimizer, class B>
+class Learner {
+ public:
+  using Real = typename B::Real;
+
+  Learner(Model model, Optimizer o, B b, std::uint64_t s)
+      : weights(std::move(model), s), optimizer(o), seed(s), backend(std::move(b)), step(backend), gradients(weights.values.size()),
+        written(weights.parameters.size()), trained(weights.parameters.size()) {
+    for (auto& phase : moments)
+      for (auto& m : phase) m.resize(weights.values.size());
+  }
+
+  /// Learns from one batch. A step that is not accepted changes nothing but the count of steps.
+  StepResult learn(const Batch<Real>& samples, const StepOptions& options = {}) {
+    StepResult result;
+    ++steps;
+    for (int phase = 0; phase < phase_count<Model>() && result.accepted; ++phase) {
+      select_phase(phase);
+      const auto loss = forward(samples, options.beta, options.capacity, Mode::training, Stream::noise, steps, phase);
+      step.backward(loss.objective);
+      const StepResult of_phase = read(loss);
+      if (phase == 0) result = of_phase;
+      const double norm = gradient_norm();
+      if (phase == 0) result.gradient_norm = norm;
+      if (!std::isfinite(of_phase.objective) || !std::isfinite(norm)) {
+        if (options.non_finite == NonFinite::stop) fail(what_is_not_finite(of_phase));
+        result.accepted = false;
+        break;
+      }
+      const double scale = options.clip_norm > 0 && norm > options.clip_norm ? options.clip_norm / norm : 1.0;
+      apply(phase, options.learning_rate, Real(scale));
+    }
+    if (result.accepted) {
+      weights.commit();
+    } else {
+      weights.discard();
+    }
+    return result;
+  }
+
+  /// The losses of a batch in evaluation mode; `number` keys its random numbers.
+  StepResult evaluate(const Batch<Real>& samples, float beta, float capacity, std::uint64_t number) {
+    return read(forward(samples, beta, capacity, Mode::evaluation, Stream::evaluation, number, 0));
+  }
+
+  Weights<Model, B> weights;
+  Optimizer optimizer;
+  std::vector<ParameterGroup> groups;
+  std::uint64_t seed;
+  std::uint64_t steps = 0;                                            ///< taken so far
+  std::array<std::int64_t, phase_count<Model>()> updates{};           ///< accepted, by phase: Adam's count
+  std::array<std::array<Buffer<Real>, Optimizer::moments>, phase_count<Model>()> moments;
+
+  B backend;
+  Step<B> step;
+  Buffer<Real> gradients;
+
+ private:
+  auto forward(const Batch<Real>& samples, float beta, float capacity, Mode mode, Stream stream, std::uint64_t number, int phase) {
+    Buffers<Real> b = weights.buffers();
+    if (mode == Mode::training) {
+      b.gradients = gradients.data();
+      b.written = written.data();
+      b.trained = trained.data();
+      b.proposed = weights.proposed.data();
+      b.proposals = weights.proposals.data();
+    }
+    step.begin(b, mode, seed, number, stream);
+    step.phase = phase;
+    step.key.ordinal = std::uint32_t(phase) << 16;  // phases draw different numbers
+    step.beta = step.scalar(beta);
+    step.capacity = step.scalar(capacity);
+    Batch<Real> batch = samples;
+    batch.space = step.rows(samples.count, samples.first);
+    return losses_of(weights.model.loss(step, batch));
+  }
+
+  template <class L>
+  static StepResult read(const L& loss) {
+    return {double(*loss.objective.value()), double(*loss.reconstruction.value()), double(*loss.kl.value())};
+  }
+
+  void select_phase(int phase) {
+    for (const auto& [name, p] : weights.parameters) {
+      bool belongs = rate_of(name) != 0;
+      if constexpr (requires { Model::phases; }) belongs = belongs && std::string_view(name).starts_with(Model::phases[phase].prefix);
+      trained[p.id] = belongs;
+    }
+    (void)phase;
+  }
+  const ParameterGroup* group_of(std::string_view name) const {
+    for (const auto& group : groups)
+      if (name.starts_with(group.prefix)) return &group;
+    return nullptr;
+  }
+  float rate_of(std::string_view name) const {
+    const auto* group = group_of(name);
+    return group ? group->rate : 1.0f;
+  }
+
+  /// f(offset, count, group) for each run of neighbouring parameters whose gradients were written and that share a group.
+  void for_each_run(auto&& f) const {
+    const auto& all = weights.parameters;
+    for (std::size_t i = 0; i < all.size();) {
+      if (!written[i]) {
+        ++i;
+        continue;
+      }
+      std::size_t end = i + 1;
+      const auto* group = group_of(all[i].name);
+      while (end < all.size() && written[end] && group_of(all[end].name) == group) ++end;
+      const long first = all[i].leaf.offset, last = end < all.size() ? all[end].leaf.offset : weights.values.size();
+      f(first, last - first, group);
+      i = end;
+    }
+  }
+  double gradient_norm() {
+    double squares = 0;
+    for_each_run([&](long first, long count, const ParameterGroup*) { squares += backend.squared_norm(count, gradients.data() + first); });
+    return std::sqrt(squares);
+  }
+  void apply(int phase, float factor, Real scale) {
+    ++updates[phase];
+    const auto common = optimizer.rates(updates[phase]);
+    for_each_run([&](long first, long count, const ParameterGroup* group) {
+      auto rates = common;
+      rates.learning_rate *= factor * (group ? group->rate : 1.0f);
+      if (group && group->weight_decay) rates.weight_decay = *group->weight_decay;
+      std::array<Real*, Optimizer::moments> m;
+      for (int k = 0; k < Optimizer::moments; ++k) m[k] = moments[phase][k].data() + first;
+      backend.update(optimizer, rates, scale, count, weights.values.data() + first, gradients.data() + first, m);
+    });
+  }
+
+  std::string what_is_not_finite(const StepResult& result) const {
+    const auto where = text("vaelib: step ", steps, ": ");
+    if (!std::isfinite(result.reconstruction)) return text(where, "the reconstruction loss is ", result.reconstruction);
+    if (!std::isfinite(result.kl)) return text(where, "the KL divergence is ", result.kl);
+    if (!std::isfinite(result.objective)) return text(where, "the objective is ", result.objective);
+    for (const auto& [name, p] : weights.parameters) {
+      if (!written[p.id]) continue;
+      long bad = 0;
+      for (long i = 0; i < p.size(); ++i) bad += !std::isfinite(double(gradients[p.offset + i]));
+      if (bad > 0) return text(where, "the gradient of ", name, " is not finite in ", bad, " of ", p.size(), " numbers");
+    }
+    return text(where, "the norm of the gradients is not finite");
+  }
+
+  Buffer<bool> written, trained;
+};
+
+}  // namespace vaelib::inline VAELIB_ABI

@@ -1,0 +1,30 @@
+// vaelib: variational autoencoders. Assemble a model from layers, train it, ship it.
+#pragma once
+
+#include <vaelib/backend/cpu/cpu.hpp>
+#include <vaelib/data/batches.hpp>
+#include <vaelib/data/dataset.hpp>
+#include <vaelib/data/fashion_mnist.hpp>
+#include <vaelib/data/shapes.hpp>
+#include <vaelib/io/weights_file.hpp>
+#include <vaelib/latents/gaussian.hpp>
+#include <vaelib/layers/activations.hpp>
+#include <vaelib/layers/attention.hpp>
+#include <vaelib/layers/batch_norm.hpp>
+#include <vaelib/layers/convolution.hpp>
+#include <vaelib/layers/dropout.hpp>
+#include <vaelib/layers/embedding.hpp>
+#include <vaelib/layers/flatten.hpp>
+#include <vaelib/layers/layer_norm.hpp>
+#include <vaelib/layers/linear.hpp>
+#include <vaelib/layers/residual.hpp>
+#include <vaelib/layers/sequential.hpp>
+#include <vaelib/likelihoods/bernoulli.hpp>
+#include <vaelib/likelihoods/gaussian.hpp>
+#include <vaelib/models/vae.hpp>
+#include <vaelib/optim/optimizers.hpp>
+#include <vaelib/schedules/schedule.hpp>
+#include <vaelib/train/learner.hpp>
+#include <vaelib/train/session.hpp>
+#include <vaelib/train/trainer.hpp>
+#include <vaelib/version.hpp>

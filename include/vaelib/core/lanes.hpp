@@ -21,6 +21,7 @@ template <int Width>
 struct Raw {
   typedef float Float __attribute__((vector_size(Width * 4)));
   typedef float AnyAddress __attribute__((vector_size(Width * 4), aligned(4)));
+  typedef std::uint32_t UintAnyAddress __attribute__((vector_size(Width * 4), aligned(4)));
   typedef std::int32_t Int __attribute__((vector_size(Width * 4)));
   typedef std::uint32_t Uint __attribute__((vector_size(Width * 4)));
 };

@@ -235,7 +235,7 @@ struct Logistic {
 
 // --- sine and cosine -------------------------------------------------------------------------------------------------
 /// sin and cos of (quadrant * 90 degrees + r) for |r| <= pi / 4; the quadrant counts modulo 4.
-template <SinglePrecision T>
+template <Real T>
 struct SinCos {
   T sin, cos;
 };

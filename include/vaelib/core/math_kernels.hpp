@@ -44,20 +44,30 @@ template <int W>
 VAELIB_INLINE Lanes<W> multiply_add(const Lanes<W>& a, const Lanes<W>& b, const Lanes<W>& c) {
   return Lanes<W>::from(a.v * b.v + c.v);
 }
+VAELIB_INLINE Lanes<4> low_half(const Lanes<8>& x) {
+  return Lanes<4>::from(__builtin_shufflevector(x.v, x.v, 0, 1, 2, 3));
+}
+VAELIB_INLINE Lanes<4> high_half(const Lanes<8>& x) {
+  return Lanes<4>::from(__builtin_shufflevector(x.v, x.v, 4, 5, 6, 7));
+}
+VAELIB_INLINE Lanes<8> low_half(const Lanes<16>& x) {
+  return Lanes<8>::from(__builtin_shufflevector(x.v, x.v, 0, 1, 2, 3, 4, 5, 6, 7));
+}
+VAELIB_INLINE Lanes<8> high_half(const Lanes<16>& x) {
+  return Lanes<8>::from(__builtin_shufflevector(x.v, x.v, 8, 9, 10, 11, 12, 13, 14, 15));
+}
+VAELIB_INLINE Lanes<8> join(const Lanes<4>& low, const Lanes<4>& high) {
+  return Lanes<8>::from(__builtin_shufflevector(low.v, high.v, 0, 1, 2, 3, 4, 5, 6, 7));
+}
+VAELIB_INLINE Lanes<16> join(const Lanes<8>& low, const Lanes<8>& high) {
+  return Lanes<16>::from(__builtin_shufflevector(low.v, high.v, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+}
+
 #if defined(__x86_64__)  // the extensions know no square root; the four-wide instruction belongs to every x86-64
 VAELIB_INLINE Lanes<4> square_root(const Lanes<4>& x) { return Lanes<4>::from(__builtin_ia32_sqrtps(x.v)); }
-VAELIB_INLINE Lanes<8> square_root(const Lanes<8>& x) {
-  const auto low = __builtin_ia32_sqrtps(__builtin_shufflevector(x.v, x.v, 0, 1, 2, 3));
-  const auto high = __builtin_ia32_sqrtps(__builtin_shufflevector(x.v, x.v, 4, 5, 6, 7));
-  return Lanes<8>::from(__builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7));
-}
-VAELIB_INLINE Lanes<16> square_root(const Lanes<16>& x) {
-  using Half = Raw<8>::Float;
-  const Half low = __builtin_shufflevector(x.v, x.v, 0, 1, 2, 3, 4, 5, 6, 7);
-  const Half high = __builtin_shufflevector(x.v, x.v, 8, 9, 10, 11, 12, 13, 14, 15);
-  return Lanes<16>::from(__builtin_shufflevector(square_root(Lanes<8>::from(low)).v,
-                                                 square_root(Lanes<8>::from(high)).v, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10,
-                                                 11, 12, 13, 14, 15));
+template <int W>
+VAELIB_INLINE Lanes<W> square_root(const Lanes<W>& x) {
+  return join(square_root(low_half(x)), square_root(high_half(x)));
 }
 #else
 template <int W>

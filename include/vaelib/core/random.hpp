@@ -45,24 +45,27 @@ template <class Distribution, Real T>
 VAELIB_INLINE void fill_random(const RandomKey& key, long first_row, long rows, int features,
                                typename LaneTraits<T>::Scalar* out) {
   constexpr int width = LaneTraits<T>::width;
+  using Word = decltype(load_words<T>(nullptr));
+  const auto base = key.counter(0, 0);
   const auto key_words = key.words();
   RandomBlocks computed{(features + 3L) / 4}, stored = computed;
   for (long left = rows * computed.per_row; left > 0; left -= width) {
-    std::uint32_t words[4][width];
+    std::uint32_t block[width], row[width];
     for (int k = 0; k < width; ++k, computed.next()) {
-      const auto row = static_cast<std::uint32_t>(first_row + computed.row);
-      const auto counter = key.counter(static_cast<std::uint32_t>(computed.block), row);
-      for (int j = 0; j < 4; ++j) words[j][k] = counter[j];
+      block[k] = static_cast<std::uint32_t>(computed.block);
+      row[k] = static_cast<std::uint32_t>(first_row + computed.row);
     }
-    decltype(load_words<T>(words[0])) random[4];
-    for (int j = 0; j < 4; ++j) random[j] = load_words<T>(words[j]);
-    philox_rounds(random, key_words);
+    Word words[4] = {load_words<T>(block), load_words<T>(row), Word(base[2]), Word(base[3])};
+    philox_rounds(key_words, words);
     typename LaneTraits<T>::Scalar numbers[4][width];
-    Distribution::template apply<T>(random, numbers);
+    Distribution::template apply<T>(words, numbers);
     for (int k = 0; k < width && k < left; ++k, stored.next()) {
       const long element = 4 * stored.block, count = features - element;
       auto* to = out + stored.row * features + element;
-      for (int j = 0; j < 4 && j < count; ++j) to[j] = numbers[j][k];
+      to[0] = numbers[0][k];
+      if (count > 1) to[1] = numbers[1][k];
+      if (count > 2) to[2] = numbers[2][k];
+      if (count > 3) to[3] = numbers[3][k];
     }
   }
 }

@@ -2,6 +2,14 @@
 #pragma once
 
 #include <array>
+
+// GCC 12 does not see that one instruction multiplies two halves of 64 bits, so on x86 it is told, four lanes at a
+// time.
+#if defined(__x86_64__) && !defined(__clang__)
+#define VAELIB_PHILOX_BY_FOUR 1
+#else
+#define VAELIB_PHILOX_BY_FOUR 0
+#endif
 #include <vaelib/core/math_kernels.hpp>
 
 namespace vaelib::inline VAELIB_ABI {
@@ -25,28 +33,15 @@ struct WideWords {  // the words of Bits<W>, two and two together
 };
 
 /// The 64-bit products of the even lanes.
-#if defined(__x86_64__) && !defined(__clang__)  // GCC 12 does not see by itself that one instruction does this
-VAELIB_INLINE void multiply_even(const Bits<4>& a, std::uint32_t b, WideWords<4>& out) {
-  out.v = (WideWords<4>::Uint64)__builtin_ia32_pmuludq128((Raw<4>::Int)a.v, (Raw<4>::Int)Bits<4>(b).v);
-}
-VAELIB_INLINE void multiply_even(const Bits<8>& a, std::uint32_t b, WideWords<8>& out) {
-  WideWords<4> low, high;
-  multiply_even(Bits<4>::from(__builtin_shufflevector(a.v, a.v, 0, 1, 2, 3)), b, low);
-  multiply_even(Bits<4>::from(__builtin_shufflevector(a.v, a.v, 4, 5, 6, 7)), b, high);
-  out.v = __builtin_shufflevector(low.v, high.v, 0, 1, 2, 3);
-}
-VAELIB_INLINE void multiply_even(const Bits<16>& a, std::uint32_t b, WideWords<16>& out) {
-  WideWords<8> low, high;
-  multiply_even(Bits<8>::from(__builtin_shufflevector(a.v, a.v, 0, 1, 2, 3, 4, 5, 6, 7)), b, low);
-  multiply_even(Bits<8>::from(__builtin_shufflevector(a.v, a.v, 8, 9, 10, 11, 12, 13, 14, 15)), b, high);
-  out.v = __builtin_shufflevector(low.v, high.v, 0, 1, 2, 3, 4, 5, 6, 7);
-}
-#else
 template <int W>
 VAELIB_INLINE void multiply_even(const Bits<W>& a, std::uint32_t b, WideWords<W>& out) {
+#if VAELIB_PHILOX_BY_FOUR
+  static_assert(W == 4);
+  out.v = (typename WideWords<W>::Uint64)__builtin_ia32_pmuludq128((Raw<4>::Int)a.v, (Raw<4>::Int)Bits<4>(b).v);
+#else
   out.v = ((typename WideWords<W>::Uint64)a.v & 0xffffffffu) * std::uint64_t{b};
-}
 #endif
+}
 
 template <int W>
 VAELIB_INLINE WideProduct<Bits<W>> wide_product(const Bits<W>& a, std::uint32_t b) {
@@ -60,18 +55,39 @@ VAELIB_INLINE WideProduct<Bits<W>> wide_product(const Bits<W>& a, std::uint32_t 
 }
 #endif
 
-/// Ten rounds, on one counter (std::uint32_t) or on one a lane (Bits).
 template <class Word>
-VAELIB_INLINE constexpr void philox_rounds(Word (&c)[4], std::array<std::uint32_t, 2> key) {
+VAELIB_INLINE constexpr void philox_round(Word (&c)[4], const Word& key0, const Word& key1) {
+  const auto p = wide_product(c[0], 0xD2511F53u), q = wide_product(c[2], 0xCD9E8D57u);
+  c[0] = q.high ^ c[1] ^ key0;
+  c[1] = q.low;
+  c[2] = p.high ^ c[3] ^ key1;
+  c[3] = p.low;
+}
+
+/// Ten rounds, on one counter (std::uint32_t) or on one a lane (Bits); several of these take turns.
+template <class Word, class... Words>
+VAELIB_INLINE constexpr void philox_rounds(const std::array<std::uint32_t, 2>& key, Word (&c)[4], Words&... more) {
+  Word key0(key[0]), key1(key[1]);
   for (int round = 0; round < 10; ++round) {
-    const auto p = wide_product(c[0], 0xD2511F53u), q = wide_product(c[2], 0xCD9E8D57u);
-    c[0] = q.high ^ c[1] ^ Word(key[0]);
-    c[1] = q.low;
-    c[2] = p.high ^ c[3] ^ Word(key[1]);
-    c[3] = p.low;
-    key = {key[0] + 0x9E3779B9u, key[1] + 0xBB67AE85u};
+    philox_round(c, key0, key1);
+    (philox_round(more, key0, key1), ...);
+    key0 = key0 + Word(0x9E3779B9u), key1 = key1 + Word(0xBB67AE85u);
   }
 }
+
+#if VAELIB_PHILOX_BY_FOUR
+template <int W>
+requires(W > 4) VAELIB_INLINE void philox_rounds(const std::array<std::uint32_t, 2>& key, Bits<W> (&c)[4]) {
+  Bits<W / 2> low[4], high[4];
+  for (int k = 0; k < 4; ++k)
+    low[k] = bits_of(low_half(from_bits(c[k]))), high[k] = bits_of(high_half(from_bits(c[k])));
+  if constexpr (W == 8)
+    philox_rounds(key, low, high);
+  else
+    philox_rounds(key, low), philox_rounds(key, high);
+  for (int k = 0; k < 4; ++k) c[k] = bits_of(join(from_bits(low[k]), from_bits(high[k])));
+}
+#endif
 
 }  // namespace detail
 
@@ -79,7 +95,7 @@ VAELIB_INLINE constexpr void philox_rounds(Word (&c)[4], std::array<std::uint32_
 VAELIB_HD constexpr std::array<std::uint32_t, 4> philox(const std::array<std::uint32_t, 4>& counter,
                                                         const std::array<std::uint32_t, 2>& key) {
   std::uint32_t c[4] = {counter[0], counter[1], counter[2], counter[3]};
-  detail::philox_rounds(c, key);
+  detail::philox_rounds(key, c);
   return {c[0], c[1], c[2], c[3]};
 }
 

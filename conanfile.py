@@ -1,0 +1,54 @@
+import re
+from pathlib import Path
+
+from conan import ConanFile
+from conan.tools.build import check_min_cppstd
+from conan.tools.files import copy, load
+from conan.tools.layout import basic_layout
+
+required_conan_version = ">=2.0"
+
+
+class VaelibConan(ConanFile):
+    name = "vaelib"
+    description = "Variational autoencoders in C++20, header-only"
+    license = "MIT"
+    topics = ("variational-autoencoder", "deep-learning", "generative-model", "header-only")
+    package_type = "header-library"
+    settings = "os", "arch", "compiler", "build_type"
+    options = {"with_openblas": [True, False]}
+    default_options = {"with_openblas": False}
+    exports_sources = "include/*", "LICENSE"
+    no_copy_source = True
+
+    def set_version(self):
+        header = load(self, Path(self.recipe_folder) / "include" / "vaelib" / "version.hpp")
+        self.version = re.search(r'#define VAELIB_VERSION "(.+)"', header)[1]
+
+    def layout(self):
+        basic_layout(self, src_folder=".")
+
+    def requirements(self):
+        self.requires("zlib/[>=1.2.11 <2]", transitive_headers=True, transitive_libs=True)
+        if self.options.with_openblas:
+            self.requires("openblas/0.3.30", transitive_headers=True, transitive_libs=True)
+
+    def validate(self):
+        check_min_cppstd(self, 20)
+
+    def package(self):
+        copy(self, "LICENSE", self.source_folder, Path(self.package_folder) / "licenses")
+        copy(self, "*.hpp", Path(self.source_folder) / "include", Path(self.package_folder) / "include")
+
+    def package_id(self):
+        self.info.clear()
+
+    def package_info(self):
+        self.cpp_info.bindirs = []
+        self.cpp_info.libdirs = []
+        self.cpp_info.set_property("cmake_file_name", "vaelib")
+        self.cpp_info.set_property("cmake_target_name", "vaelib::vaelib")
+        if self.options.get_safe("with_openblas"):
+            self.cpp_info.defines = ["VAELIB_CBLAS"]
+        if self.settings.get_safe("os") in ("Linux", "FreeBSD"):
+            self.cpp_info.system_libs = ["pthread"]

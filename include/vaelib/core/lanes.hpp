@@ -114,6 +114,7 @@ struct LaneTraits {
   static constexpr bool single_precision = std::is_same_v<T, float>;
   static constexpr int width = 1;
   using Scalar = T;
+  using AnyAddress = T;
 };
 #if VAELIB_HAS_LANES
 template <int Width>
@@ -121,6 +122,7 @@ struct LaneTraits<Lanes<Width>> {
   static constexpr bool single_precision = true;
   static constexpr int width = Width;
   using Scalar = float;
+  using AnyAddress = typename Raw<Width>::AnyAddress;
 };
 #endif
 
@@ -193,7 +195,7 @@ VAELIB_INLINE T load(const typename detail::LaneTraits<T>::Scalar* from) {
     return *from;
   } else {
     T result;
-    result.v = *reinterpret_cast<const typename detail::Raw<detail::LaneTraits<T>::width>::AnyAddress*>(from);
+    result.v = *reinterpret_cast<const typename detail::LaneTraits<T>::AnyAddress*>(from);
     return result;
   }
 }
@@ -202,7 +204,7 @@ VAELIB_INLINE void store(typename detail::LaneTraits<T>::Scalar* to, const T& x)
   if constexpr (detail::LaneTraits<T>::width == 1) {
     *to = x;
   } else {
-    *reinterpret_cast<typename detail::Raw<detail::LaneTraits<T>::width>::AnyAddress*>(to) = x.v;
+    *reinterpret_cast<typename detail::LaneTraits<T>::AnyAddress*>(to) = x.v;
   }
 }
 

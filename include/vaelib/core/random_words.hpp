@@ -5,7 +5,7 @@
 
 // GCC 12 does not see that one instruction multiplies two halves of 64 bits, so on x86 it is told, four lanes at a
 // time.
-#if defined(__x86_64__) && !defined(__clang__)
+#if VAELIB_HAS_LANES && defined(__x86_64__) && !defined(__clang__)
 #define VAELIB_PHILOX_BY_FOUR 1
 #else
 #define VAELIB_PHILOX_BY_FOUR 0

@@ -1,12 +1,13 @@
 // Readers of MNIST's and Fashion-MNIST's files, on files made here and on Debian's where they are installed.
 #include <doctest/doctest.h>
 
+#include <vaelib/data/fashion_mnist.hpp>
+
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <string>
-#include <vaelib/data/fashion_mnist.hpp>
 #include <vector>
 
 using namespace vaelib;

@@ -1,13 +1,14 @@
 // Grids of images, and PNG files there and back.
 #include <doctest/doctest.h>
 
+#include <vaelib/io/image.hpp>
+#include <vaelib/io/png.hpp>
+
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <limits>
 #include <string>
-#include <vaelib/io/image.hpp>
-#include <vaelib/io/png.hpp>
 #include <vector>
 
 using namespace vaelib;

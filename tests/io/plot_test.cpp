@@ -1,11 +1,12 @@
 // Charts: what is drawn, where, and what is left out.
 #include <doctest/doctest.h>
 
+#include <vaelib/io/plot.hpp>
+
 #include <cmath>
 #include <cstdint>
 #include <limits>
 #include <string>
-#include <vaelib/io/plot.hpp>
 #include <vector>
 
 using namespace vaelib;

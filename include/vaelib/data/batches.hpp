@@ -2,12 +2,13 @@
 // The order depends on nothing else, so that a run goes on in mid-epoch where it stopped.
 #pragma once
 
+#include <vaelib/core/error.hpp>
+#include <vaelib/core/random.hpp>
+
 #include <algorithm>
 #include <cstdint>
 #include <numeric>
 #include <span>
-#include <vaelib/core/error.hpp>
-#include <vaelib/core/random.hpp>
 #include <vector>
 
 namespace vaelib::inline VAELIB_ABI {
@@ -42,7 +43,7 @@ class Batches {
   }
 
  private:
-  static constexpr std::uint32_t stream = 0x53485546;  // the order's own random numbers: "SHUF"
+  static constexpr std::uint32_t stream = 255;  // of the order's own random numbers
 
   std::int64_t batch_size_;
   bool shuffled_;

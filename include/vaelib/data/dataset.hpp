@@ -8,6 +8,9 @@
 // neither the number of threads nor an interruption changes what is learned from.
 #pragma once
 
+#include <vaelib/core/error.hpp>
+#include <vaelib/core/shape.hpp>
+
 #include <array>
 #include <concepts>
 #include <cstdint>
@@ -17,8 +20,6 @@
 #include <string>
 #include <type_traits>
 #include <utility>
-#include <vaelib/core/error.hpp>
-#include <vaelib/core/shape.hpp>
 #include <vector>
 
 namespace vaelib::inline VAELIB_ABI {
@@ -59,14 +60,32 @@ inline void check_labels(std::span<const std::int32_t> labels, std::int64_t rows
       fail("data set: row ", row, " has the label ", labels[row], ", expected 0 to ", classes - 1);
 }
 
-inline void check_row(std::uint32_t row, std::int64_t size) {
-  if (row >= size) fail("data set: row ", row, " was asked for, there are ", size);
+inline void check_rows(std::span<const std::uint32_t> rows, std::int64_t size) {
+  for (std::uint32_t row : rows)
+    if (row >= size) fail("data set: row ", row, " was asked for, there are ", size);
 }
 
-constexpr std::array<float, 256> byte_values() {
+inline constexpr auto byte_values = [] {
   std::array<float, 256> values{};
   for (int i = 0; i < 256; ++i) values[static_cast<std::size_t>(i)] = static_cast<float>(i) / 255.0f;
   return values;
+}();
+
+/// Four bytes at a time: they are all read before the first float is written, which might otherwise change them.
+inline void convert_bytes(const std::uint8_t* from, std::size_t count, float* to) {
+  std::size_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+    const std::uint8_t a = from[i], b = from[i + 1], c = from[i + 2], d = from[i + 3];
+    to[i] = byte_values[a], to[i + 1] = byte_values[b], to[i + 2] = byte_values[c], to[i + 3] = byte_values[d];
+  }
+  for (; i < count; ++i) to[i] = byte_values[from[i]];
+}
+
+/// Rows come in random order, and the memory is slow to notice where the next one begins.
+inline void prefetch(const std::uint8_t* row, std::size_t bytes) {
+#if defined(__GNUC__) || defined(__clang__)
+  for (std::size_t i = 0; i < bytes && i < 1024; i += 64) __builtin_prefetch(row + i);
+#endif
 }
 
 }  // namespace detail
@@ -91,13 +110,11 @@ class Dataset {
   std::span<const std::int32_t> labels() const { return labels_; }
 
   void fill(std::uint64_t /*epoch*/, std::span<const std::uint32_t> rows, float* features, std::int32_t* labels) const {
-    static constexpr auto values = detail::byte_values();
     const auto count = static_cast<std::size_t>(shape_.size());
+    detail::check_rows(rows, size_);
     for (std::size_t i = 0; i < rows.size(); ++i) {
-      detail::check_row(rows[i], size_);
-      const std::uint8_t* from = pixels_.data() + rows[i] * count;
-      float* to = features + i * count;
-      for (std::size_t j = 0; j < count; ++j) to[j] = values[from[j]];
+      if (i + 1 < rows.size()) detail::prefetch(pixels_.data() + rows[i + 1] * count, count);
+      detail::convert_bytes(pixels_.data() + rows[i] * count, count, features + i * count);
       if (labels && !labels_.empty()) labels[i] = labels_[rows[i]];
     }
   }
@@ -147,8 +164,8 @@ class Rows {
 
   void fill(std::uint64_t /*epoch*/, std::span<const std::uint32_t> rows, float* features, std::int32_t* labels) const {
     const auto count = static_cast<std::size_t>(shape_.size());
+    detail::check_rows(rows, size_);
     for (std::size_t i = 0; i < rows.size(); ++i) {
-      detail::check_row(rows[i], size_);
       std::memcpy(features + i * count, values_.data() + rows[i] * count, count * sizeof(float));
       if (labels && !labels_.empty()) labels[i] = labels_[rows[i]];
     }

@@ -2,13 +2,14 @@
 // 10 000 test images of 28 x 28 grey pixels in 10 classes, in four IDX files, plain or gzip-compressed.
 #pragma once
 
+#include <vaelib/core/error.hpp>
+#include <vaelib/data/dataset.hpp>
+#include <vaelib/io/idx.hpp>
+
 #include <cstdint>
 #include <cstdio>
 #include <string>
 #include <utility>
-#include <vaelib/core/error.hpp>
-#include <vaelib/data/dataset.hpp>
-#include <vaelib/io/idx.hpp>
 #include <vector>
 
 namespace vaelib::inline VAELIB_ABI {

@@ -4,8 +4,14 @@
 //
 // Every shape fits a circle of radius 0.2 x scale of the image size around its centroid, so all of it is always in
 // sight and no factor says anything about another. A pixel is the share of it that the shape covers, from the signed
-// distance d (pixels) of its centre to the edge: clamp(1/2 - d, 0, 1).
+// distance d (pixels) of its centre to the edge: clamp(1/2 - d, 0, 1), computed in double and rounded to one of 256
+// grey levels, so that compilers and processors agree on it.
 #pragma once
+
+#include <vaelib/core/error.hpp>
+#include <vaelib/core/random.hpp>
+#include <vaelib/core/shape.hpp>
+#include <vaelib/data/dataset.hpp>
 
 #include <algorithm>
 #include <array>
@@ -13,10 +19,6 @@
 #include <cstdint>
 #include <span>
 #include <string>
-#include <vaelib/core/error.hpp>
-#include <vaelib/core/random.hpp>
-#include <vaelib/core/shape.hpp>
-#include <vaelib/data/dataset.hpp>
 #include <vector>
 
 namespace vaelib::inline VAELIB_ABI {
@@ -37,7 +39,8 @@ struct Shapes {
   std::uint64_t seed = 0;
   bool fixed = false;
 
-  static constexpr float radius = 0.2f;  // of the circle around a shape of scale 1, as share of the image size
+  static constexpr double radius = 0.2;         // of the circle around a shape of scale 1, as share of the image size
+  static constexpr std::uint32_t stream = 254;  // of the factors' own random numbers
 
   std::int64_t size() const { return images; }
   int classes() const { return 3; }
@@ -50,9 +53,9 @@ struct Shapes {
   void fill(std::uint64_t epoch, std::span<const std::uint32_t> rows, float* features, std::int32_t* labels) const;
 
   /// The centroid in pixels (the first pixel spans 0 to 1) for a factor x or y.
-  float position(float factor) const {
-    const float size = static_cast<float>(image_size), margin = radius * size + 1;
-    return margin + factor * (size - 2 * margin);
+  double position(double factor) const {
+    const double margin = radius * image_size + 1;
+    return margin + factor * (image_size - 2 * margin);
   }
 };
 
@@ -62,36 +65,37 @@ void draw_shape(const Shapes& shapes, const ShapeFactors& factors, float* image)
 namespace detail {
 
 /// Signed distances to shapes around the origin inside the unit circle, exact to first order near the edge.
-inline float square_distance(float x, float y) { return std::max(std::abs(x), std::abs(y)) - 0.7f; }
+inline double square_distance(double x, double y) { return std::max(std::abs(x), std::abs(y)) - 0.7; }
 
-inline float ellipse_distance(float x, float y) {
-  constexpr float a = 1 / (1.0f * 1.0f), b = 1 / (0.55f * 0.55f);  // a x^2 + b y^2 = 1 on the edge
-  const float value = a * x * x + b * y * y - 1;
-  return value / (2 * std::sqrt(a * a * x * x + b * b * y * y));
+inline double ellipse_distance(double x, double y) {
+  constexpr double a = 1, b = 1 / (0.55 * 0.55);  // a x^2 + b y^2 = 1 on the edge
+  return (a * x * x + b * y * y - 1) / (2 * std::sqrt(a * a * x * x + b * b * y * y));
 }
 
 /// A square on its tip and a disc on each of its upper sides, in units of the square's diagonal.
-inline float heart_distance(float x, float y) {
-  constexpr float unit = 0.65661f;  // tip to centroid: the farthest point, so it lies on the unit circle
-  const float u = std::abs(x) * unit, v = unit - y * unit;
-  const float square = (u + std::abs(v - 0.5f) - 0.5f) * 0.70710678f;
-  const float disc = std::sqrt((u - 0.25f) * (u - 0.25f) + (v - 0.75f) * (v - 0.75f)) - 0.35355339f;
+inline double heart_distance(double x, double y) {
+  constexpr double unit = 0.65661;  // tip to centroid: the farthest point, so it lies on the unit circle
+  constexpr double half_root = 0.70710678118654752;
+  const double u = std::abs(x) * unit, v = unit - y * unit;
+  const double square = (u + std::abs(v - 0.5) - 0.5) * half_root;
+  const double disc = std::sqrt((u - 0.25) * (u - 0.25) + (v - 0.75) * (v - 0.75)) - half_root / 2;
   return std::min(square, disc) * (1 / unit);
 }
 
 template <typename Distance>
-void draw_distance(float* image, int size, float center_x, float center_y, float radius, float rotation,
+void draw_distance(float* image, int size, double center_x, double center_y, double radius, double rotation,
                    Distance distance) {
   std::fill(image, image + std::int64_t{size} * size, 0.0f);
-  const auto low = [&](float center) { return std::max(0, static_cast<int>(center - radius - 1)); };
-  const auto high = [&](float center) { return std::min(size, static_cast<int>(center + radius + 2)); };
+  const auto low = [&](double center) { return std::max(0, static_cast<int>(center - radius - 1)); };
+  const auto high = [&](double center) { return std::min(size, static_cast<int>(center + radius + 2)); };
   // Pixel steps in the shape's own frame, where its radius is 1.
-  const float cosine = std::cos(rotation) / radius, sine = std::sin(rotation) / radius;
+  const double cosine = std::cos(rotation) / radius, sine = std::sin(rotation) / radius;
   for (int row = low(center_y); row < high(center_y); ++row)
     for (int column = low(center_x); column < high(center_x); ++column) {
-      const float dx = static_cast<float>(column) + 0.5f - center_x, dy = static_cast<float>(row) + 0.5f - center_y;
-      const float d = distance(cosine * dx + sine * dy, cosine * dy - sine * dx) * radius;
-      image[std::int64_t{row} * size + column] = std::clamp(0.5f - d, 0.0f, 1.0f);
+      const double dx = column + 0.5 - center_x, dy = row + 0.5 - center_y;
+      const double d = distance(cosine * dx + sine * dy, cosine * dy - sine * dx) * radius;
+      const auto level = static_cast<std::size_t>(std::clamp(0.5 - d, 0.0, 1.0) * 255 + 0.5);
+      image[std::int64_t{row} * size + column] = byte_values[level];
     }
 }
 
@@ -101,11 +105,9 @@ inline float unit_interval(std::uint32_t bits) { return static_cast<float>(bits 
 
 inline ShapeFactors Shapes::factors(std::uint64_t epoch, std::uint32_t row) const {
   if (fixed) epoch = 0;
-  detail::check_row(row, size());
-  const auto half = [](std::uint64_t value, int shift) { return static_cast<std::uint32_t>(value >> shift); };
-  const std::array key{half(seed, 0), half(seed, 32) ^ 0x53484150u};  // other numbers than the trainer's streams
-  const auto first = philox(std::array{row, half(epoch, 0), half(epoch, 32), 0u}, key);
-  const auto second = philox(std::array{row, half(epoch, 0), half(epoch, 32), 1u}, key);
+  detail::check_rows({&row, 1}, size());
+  const RandomKey key{.seed = seed, .step = epoch, .stream = stream};
+  const auto first = philox(key.counter(0, row), key.words()), second = philox(key.counter(1, row), key.words());
   return {static_cast<int>((std::uint64_t{first[0]} * 3) >> 32), 0.5f + 0.5f * detail::unit_interval(first[1]),
           6.2831853f * detail::unit_interval(first[2]), detail::unit_interval(first[3]),
           detail::unit_interval(second[0])};
@@ -113,17 +115,17 @@ inline ShapeFactors Shapes::factors(std::uint64_t epoch, std::uint32_t row) cons
 
 inline void draw_shape(const Shapes& shapes, const ShapeFactors& factors, float* image) {
   const int size = shapes.shape().width;
-  const float x = shapes.position(factors.x), y = shapes.position(factors.y);
-  const float radius = Shapes::radius * static_cast<float>(size) * factors.scale;
+  const double x = shapes.position(factors.x), y = shapes.position(factors.y);
+  const double radius = Shapes::radius * size * factors.scale;
   const auto draw = [&](auto distance) {
     detail::draw_distance(image, size, x, y, radius, factors.rotation, distance);
   };
   if (factors.kind == 0)
-    draw([](float u, float v) { return detail::square_distance(u, v); });
+    draw([](double u, double v) { return detail::square_distance(u, v); });
   else if (factors.kind == 1)
-    draw([](float u, float v) { return detail::ellipse_distance(u, v); });
+    draw([](double u, double v) { return detail::ellipse_distance(u, v); });
   else
-    draw([](float u, float v) { return detail::heart_distance(u, v); });
+    draw([](double u, double v) { return detail::heart_distance(u, v); });
 }
 
 inline void Shapes::fill(std::uint64_t epoch, std::span<const std::uint32_t> rows, float* features,

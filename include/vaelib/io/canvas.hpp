@@ -5,13 +5,14 @@
 // of a drawing is its largest, not its sum: joints are not darker than the rest, and transparency is even.
 #pragma once
 
+#include <vaelib/io/font.hpp>
+#include <vaelib/io/image.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <span>
 #include <string_view>
-#include <vaelib/io/font.hpp>
-#include <vaelib/io/image.hpp>
 #include <vector>
 
 namespace vaelib::inline VAELIB_ABI {

@@ -6,11 +6,12 @@
 // curve; between two of them lies a point of the curve, as in TrueType. A space begins a new stroke.
 #pragma once
 
+#include <vaelib/version.hpp>
+
 #include <algorithm>
 #include <array>
 #include <string_view>
 #include <utility>
-#include <vaelib/version.hpp>
 #include <vector>
 
 namespace vaelib::inline VAELIB_ABI {

@@ -1,11 +1,12 @@
 // A picture in memory, and a grid of small pictures: what reconstructions and samples are looked at in.
 #pragma once
 
+#include <vaelib/core/error.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <span>
-#include <vaelib/core/error.hpp>
 #include <vector>
 
 namespace vaelib::inline VAELIB_ABI {

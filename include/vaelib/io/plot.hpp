@@ -4,6 +4,10 @@
 // multiples of 1, 2 or 5 times a power of ten.
 #pragma once
 
+#include <vaelib/core/error.hpp>
+#include <vaelib/io/canvas.hpp>
+#include <vaelib/io/image.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -11,9 +15,6 @@
 #include <cstdio>
 #include <span>
 #include <string>
-#include <vaelib/core/error.hpp>
-#include <vaelib/io/canvas.hpp>
-#include <vaelib/io/image.hpp>
 #include <vector>
 
 namespace vaelib::inline VAELIB_ABI {

@@ -3,14 +3,15 @@
 // libpng's simplified interface is used: it keeps its setjmp to itself and leaves a message, which becomes an Error.
 #pragma once
 
+#include <vaelib/core/error.hpp>
+#include <vaelib/io/file.hpp>
+#include <vaelib/io/image.hpp>
+
 #include <png.h>
 
 #include <cstdint>
 #include <span>
 #include <string>
-#include <vaelib/core/error.hpp>
-#include <vaelib/io/file.hpp>
-#include <vaelib/io/image.hpp>
 #include <vector>
 
 namespace vaelib::inline VAELIB_ABI {

@@ -121,8 +121,10 @@ VAELIB_INLINE constexpr Common<A, B> min(const A& a, const B& b) {
 }
 /// x within [low, high]; NaN where x is NaN.
 template <class T, class Low, class High>
-VAELIB_INLINE constexpr T clamp(const T& x, const Low& low, const High& high) {
-  return select(x < low, static_cast<T>(low), select(x > high, static_cast<T>(high), x));
+VAELIB_INLINE constexpr auto clamp(const T& x, const Low& low, const High& high) {
+  using Result = Common<Common<T, Low>, High>;
+  const auto value = static_cast<Result>(x), least = static_cast<Result>(low), most = static_cast<Result>(high);
+  return pick(value < least, least, pick(value > most, most, value));
 }
 
 /// Neither infinite nor NaN: a Mask for Lanes, else bool.

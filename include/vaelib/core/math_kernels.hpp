@@ -216,7 +216,7 @@ VAELIB_INLINE T log1p(const T& x) {
   const T u = T(1) + x, lost = x - (u - T(1));  // u + lost = 1 + x
   const auto bits = bits_of(u), exponent = shifted_exponent(bits);
   const T twice_inverse = from_bits(BitsOf<T>(0x40000000u) - exponent);  // 2^(1 - n)
-  const T f = (from_bits(bits - exponent) - T(1)) + lost * T(0.5f) * twice_inverse;
+  const T f = (from_bits(bits - exponent) - T(1)) + lost * twice_inverse * T(0.5f);
   const T result = log_of_reduced(to_float(shift_signed(exponent, 23)), f);
   return log_specials(u, pick(x == T(0), x, result));  // keeps the sign of zero
 }

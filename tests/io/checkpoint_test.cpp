@@ -1,6 +1,7 @@
+#include <vaelib/io/checkpoint.hpp>
+
 #include <cerrno>
 #include <string>
-#include <vaelib/io/checkpoint.hpp>
 #include <vector>
 
 #include "faults.hpp"

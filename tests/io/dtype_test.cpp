@@ -1,8 +1,9 @@
+#include <vaelib/io/dtype.hpp>
+
 #include <doctest/doctest.h>
 
 #include <cmath>
 #include <limits>
-#include <vaelib/io/dtype.hpp>
 
 using namespace vaelib;
 

@@ -1,6 +1,8 @@
 // What the tests of files share: a folder that is removed again, and faults injected by count through file_hook.
 #pragma once
 
+#include <vaelib/io/file.hpp>
+
 #include <doctest/doctest.h>
 #include <sys/wait.h>
 
@@ -9,7 +11,6 @@
 #include <cstdlib>
 #include <string>
 #include <string_view>
-#include <vaelib/io/file.hpp>
 
 namespace io_test {
 

@@ -1,6 +1,7 @@
+#include <vaelib/io/file.hpp>
+
 #include <cerrno>
 #include <string>
-#include <vaelib/io/file.hpp>
 #include <vector>
 
 #include "faults.hpp"
@@ -98,6 +99,10 @@ TEST_CASE("a failed write leaves the old file, and no temporary one, whatever op
   std::string message;
   throws_with_fault(ENOSPC, 1, [&] { message = error_of(write); });
   CHECK(message == path + ": cannot write: No space left on device");
+  write_file_atomically(path, old_content);
+  throws_with_fault(EIO, 3, [&] { message = error_of(write); });
+  CHECK(message == path + ": cannot close: Input/output error");
+  CHECK(read_file(path, plenty) == old_content);
 }
 
 TEST_CASE("a disk that stays full keeps the old file") {

@@ -1,5 +1,6 @@
-#include <string>
 #include <vaelib/io/idx.hpp>
+
+#include <string>
 #include <vector>
 
 #include "faults.hpp"
@@ -99,6 +100,11 @@ TEST_CASE("damaged compressed files: one sentence each") {
   CHECK(contains(files.error(whole.substr(0, whole.size() - 4)), "is truncated"));
   CHECK(contains(files.error(whole + "x"), "foreign bytes behind"));
   CHECK(contains(files.error(whole + std::string(100000, '\0')), "foreign bytes behind"));
+  std::string block = whole;  // made as long as one block of the reader by a file name in the gzip header
+  block[3] = 8;
+  block.insert(10, std::string(65536 - whole.size() - 1, 'n') + '\0');
+  CHECK(files.error(block) == "");
+  CHECK(contains(files.error(block + "x"), "foreign bytes behind"));
   CHECK(contains(files.error(gzip(content + "x")), "more values than its extents declare"));
   CHECK(contains(files.error(gzip(idx({10, 100}, values.substr(1)))), "expected 1 more bytes"));
   CHECK(contains(files.error(gzip("hello world")), "is no IDX file"));

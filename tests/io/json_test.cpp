@@ -1,7 +1,8 @@
+#include <vaelib/io/json.hpp>
+
 #include <doctest/doctest.h>
 
 #include <string>
-#include <vaelib/io/json.hpp>
 #include <vector>
 
 #include "faults.hpp"

@@ -1,7 +1,8 @@
+#include <vaelib/io/safetensors.hpp>
+
 #include <cmath>
 #include <limits>
 #include <string>
-#include <vaelib/io/safetensors.hpp>
 #include <vector>
 
 #include "faults.hpp"
@@ -238,6 +239,8 @@ TEST_CASE("attacks on the layout: holes, overlaps, wrapped products") {
   CHECK(contains(refused("{" + entry("a", "[2]", 0, 8) + "," + entry("b", "[1]", 4, 8) + "}", 8), "begin at 8"));
   CHECK(contains(refused("{" + entry("a", "[1]", 0, 4) + "," + entry("b", "[1]", 0, 4) + "}", 4), "begin at 4"));
   CHECK(contains(refused("{" + entry("a", "[1]", 4, 0) + "}", 4), "found 4"));
+  CHECK(contains(refused("{" + entry("a", "[1]", 0, 4) + "," + entry("b", "[4611686018427387903]", 4, 0) + "}"),
+                 "end at 0 before they begin at 4"));  // 0 - 4 wraps to the bytes of that shape
   CHECK(contains(refused("{" + entry("a", "[2]", 0, 4) + "}", 4), "need 8 bytes, its data_offsets span 4"));
   CHECK(contains(refused("{" + entry("a", "[1]", 0, 4) + "}", 8), "expected 4 bytes of tensors"));
   CHECK(contains(refused("{" + entry("a", "[4]", 0, 16) + "}", 8), "is truncated"));

@@ -9,6 +9,10 @@
 // (Link: -lz)
 #pragma once
 
+#include <vaelib/core/error.hpp>
+#include <vaelib/io/file.hpp>
+#include <vaelib/io/safetensors.hpp>
+
 #include <zlib.h>
 
 #include <algorithm>
@@ -20,9 +24,6 @@
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vaelib/core/error.hpp>
-#include <vaelib/io/file.hpp>
-#include <vaelib/io/safetensors.hpp>
 #include <vector>
 
 namespace vaelib::inline VAELIB_ABI {

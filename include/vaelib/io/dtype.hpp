@@ -2,6 +2,8 @@
 // f16: IEEE 754 binary16; bf16: the upper half of a binary32. Both are held as their bits in std::uint16_t.
 #pragma once
 
+#include <vaelib/version.hpp>
+
 #include <array>
 #include <bit>
 #include <cstddef>
@@ -10,7 +12,6 @@
 #include <optional>
 #include <string_view>
 #include <type_traits>
-#include <vaelib/version.hpp>
 
 namespace vaelib::inline VAELIB_ABI {
 

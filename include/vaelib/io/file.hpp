@@ -8,6 +8,8 @@
 // POSIX only (descriptors, rename, fsync); other systems are not covered yet.
 #pragma once
 
+#include <vaelib/core/error.hpp>
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -25,7 +27,6 @@
 #include <string_view>
 #include <type_traits>
 #include <utility>
-#include <vaelib/core/error.hpp>
 #include <vector>
 
 namespace vaelib::inline VAELIB_ABI {

@@ -6,6 +6,9 @@
 // greatest ratio (1032) for a compressed one, which is inflated up to the declared size and no further. (Link: -lz)
 #pragma once
 
+#include <vaelib/core/error.hpp>
+#include <vaelib/io/file.hpp>
+
 #include <zlib.h>
 
 #include <algorithm>
@@ -14,8 +17,6 @@
 #include <limits>
 #include <span>
 #include <string>
-#include <vaelib/core/error.hpp>
-#include <vaelib/io/file.hpp>
 #include <vector>
 
 namespace vaelib::inline VAELIB_ABI {

@@ -2,11 +2,12 @@
 // the caller steers. Nothing recurses and no tree is built, so hostile nesting or size costs nothing. RFC 8259.
 #pragma once
 
+#include <vaelib/core/error.hpp>
+
 #include <cstdint>
 #include <limits>
 #include <string>
 #include <string_view>
-#include <vaelib/core/error.hpp>
 
 namespace vaelib::inline VAELIB_ABI {
 

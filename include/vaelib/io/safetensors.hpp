@@ -5,6 +5,11 @@
 // decreasing Dtype, then by name; its metadata have a random order, these are sorted), the file replaced atomically.
 #pragma once
 
+#include <vaelib/core/error.hpp>
+#include <vaelib/io/dtype.hpp>
+#include <vaelib/io/file.hpp>
+#include <vaelib/io/safetensors_header.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -17,10 +22,6 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
-#include <vaelib/core/error.hpp>
-#include <vaelib/io/dtype.hpp>
-#include <vaelib/io/file.hpp>
-#include <vaelib/io/safetensors_header.hpp>
 #include <vector>
 
 namespace vaelib::inline VAELIB_ABI {

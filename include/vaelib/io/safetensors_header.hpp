@@ -4,6 +4,10 @@
 // Stricter than the reference: duplicate and unknown keys are refused, and so are types that are not in Dtype.
 #pragma once
 
+#include <vaelib/core/error.hpp>
+#include <vaelib/io/dtype.hpp>
+#include <vaelib/io/json.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -14,9 +18,6 @@
 #include <string_view>
 #include <tuple>
 #include <utility>
-#include <vaelib/core/error.hpp>
-#include <vaelib/io/dtype.hpp>
-#include <vaelib/io/json.hpp>
 #include <vector>
 
 namespace vaelib::inline VAELIB_ABI {

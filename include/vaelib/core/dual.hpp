@@ -140,48 +140,43 @@ VAELIB_INLINE constexpr Dual<T, N> operator/(const C& a, const Dual<T, N>& b) {
 
 // --- comparisons: of the values --------------------------------------------------------------------------------------
 namespace detail {
-template <class T, int N>
-VAELIB_INLINE constexpr const T& value_of(const Dual<T, N>& a) {
-  return a.value;
-}
-template <class T>
-VAELIB_INLINE constexpr const T& value_of(const T& a) {
-  return a;
-}
 template <class A>
 inline constexpr bool is_dual = false;
 template <class T, int N>
 inline constexpr bool is_dual<Dual<T, N>> = true;
-/// At least one of two is a Dual, and they meet in it.
+/// A or B is a Dual, and they meet in one.
+template <class B, class A>
+concept DualWith = is_dual<typename Common<A, B>::type>;
+/// The value of b, as a number of the Dual in which it meets an A.
 template <class A, class B>
-concept DualPair = (is_dual<A> || is_dual<B>)&&requires {
-  typename Common<A, B>::type;
-};
+VAELIB_INLINE constexpr auto value_as(const B& b) {
+  return static_cast<typename Common<A, B>::type>(b).value;
+}
 }  // namespace detail
 
-template <class A, class B>
-requires detail::DualPair<A, B> VAELIB_INLINE constexpr auto operator<(const A& a, const B& b) {
-  return detail::value_of(a) < detail::value_of(b);
+template <class A, detail::DualWith<A> B>
+VAELIB_INLINE constexpr auto operator<(const A& a, const B& b) {
+  return detail::value_as<B>(a) < detail::value_as<A>(b);
 }
-template <class A, class B>
-requires detail::DualPair<A, B> VAELIB_INLINE constexpr auto operator<=(const A& a, const B& b) {
-  return detail::value_of(a) <= detail::value_of(b);
+template <class A, detail::DualWith<A> B>
+VAELIB_INLINE constexpr auto operator<=(const A& a, const B& b) {
+  return detail::value_as<B>(a) <= detail::value_as<A>(b);
 }
-template <class A, class B>
-requires detail::DualPair<A, B> VAELIB_INLINE constexpr auto operator>(const A& a, const B& b) {
-  return detail::value_of(a) > detail::value_of(b);
+template <class A, detail::DualWith<A> B>
+VAELIB_INLINE constexpr auto operator>(const A& a, const B& b) {
+  return detail::value_as<B>(a) > detail::value_as<A>(b);
 }
-template <class A, class B>
-requires detail::DualPair<A, B> VAELIB_INLINE constexpr auto operator>=(const A& a, const B& b) {
-  return detail::value_of(a) >= detail::value_of(b);
+template <class A, detail::DualWith<A> B>
+VAELIB_INLINE constexpr auto operator>=(const A& a, const B& b) {
+  return detail::value_as<B>(a) >= detail::value_as<A>(b);
 }
-template <class A, class B>
-requires detail::DualPair<A, B> VAELIB_INLINE constexpr auto operator==(const A& a, const B& b) {
-  return detail::value_of(a) == detail::value_of(b);
+template <class A, detail::DualWith<A> B>
+VAELIB_INLINE constexpr auto operator==(const A& a, const B& b) {
+  return detail::value_as<B>(a) == detail::value_as<A>(b);
 }
-template <class A, class B>
-requires detail::DualPair<A, B> VAELIB_INLINE constexpr auto operator!=(const A& a, const B& b) {
-  return detail::value_of(a) != detail::value_of(b);
+template <class A, detail::DualWith<A> B>
+VAELIB_INLINE constexpr auto operator!=(const A& a, const B& b) {
+  return detail::value_as<B>(a) != detail::value_as<A>(b);
 }
 
 // --- functions -------------------------------------------------------------------------------------------------------

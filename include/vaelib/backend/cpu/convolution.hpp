@@ -40,7 +40,7 @@ struct ConvolutionTask {
   void multiply(long origin, long begin, long end, int column, int columns, const float* window,
                 const long* row_begin) const {
     const long run = long{shape.kernel_width} * shape.channels;
-    long a_rows[most_pixels], c_rows[most_pixels], segments[block_depth];
+    long a_rows[most_pixels], c_rows[most_pixels];
     for (long p = begin; p < end; ++p) {
       a_rows[p - begin] = row_begin[p / shape.out_width] + p % shape.out_width * shape.stride * shape.channels;
       c_rows[p - begin] = (origin + p) * shape.out_channels;
@@ -48,20 +48,17 @@ struct ConvolutionTask {
     Block block{};
     block.a_rows = a_rows;
     block.c_rows = c_rows;
-    block.segments = segments;
-    block.a_step = 1;
+    block.a = window;
     block.k = shape.kernel_height * run;
     block.b = packed + column * block.k;
     block.c = y + column;
     block.rows = static_cast<int>(end - begin);
     block.columns = columns;
     block.add = add;
-    for_each_depth_block(shape.kernel_height, run, [&](int segment, int count, long offset, long depth) {
-      for (int s = 0; s < count; ++s) segments[s] = (segment + s) * windows.pitch();
-      block.a = window + offset;
-      block.segment_count = count;
-      block.segment_depth = static_cast<int>(depth);
-      block.k_begin = segment * run + offset;
+    for_each_depth_block(shape.kernel_height, run, windows.pitch(), [&](const int* steps, long first, int depth) {
+      block.a_steps = steps;
+      block.depth = depth;
+      block.k_begin = first;
       kernels()->multiply(block);
       block.add = true;
     });

@@ -119,24 +119,20 @@ struct AdjointTask {
       return;
     }
     const long run = long{phase.columns} * shape.out_channels;
-    long segments[block_depth];
     Block block{};
     block.a_rows = a_rows;
     block.c_rows = c_rows;
-    block.segments = segments;
-    block.a_step = 1;
+    block.a = window;
     block.b = weight;
     block.k = phase.k();
     block.c = x;
     block.rows = rows;
     block.columns = shape.channels;
     block.add = add;
-    for_each_depth_block(phase.rows, run, [&](int segment, int segment_count, long offset, long depth) {
-      for (int s = 0; s < segment_count; ++s) segments[s] = (segment + s) * pitch();
-      block.a = window + offset;
-      block.segment_count = segment_count;
-      block.segment_depth = static_cast<int>(depth);
-      block.k_begin = segment * run + offset;
+    for_each_depth_block(phase.rows, run, pitch(), [&](const int* steps, long first, int depth) {
+      block.a_steps = steps;
+      block.depth = depth;
+      block.k_begin = first;
       kernels()->multiply(block);
       block.add = true;
     });
@@ -172,7 +168,6 @@ struct ColumnTask {
 
   void multiply(long pixel, long pixels, float* out) const {
     long a_rows[most_pixels], c_rows[most_pixels];
-    const long zero = 0;
     for (int i = 0; i < most_pixels; ++i) {
       a_rows[i] = i * shape.out_channels;
       c_rows[i] = i * columns();
@@ -182,10 +177,8 @@ struct ColumnTask {
         Block block{};
         block.a = y + (pixel + p) * shape.out_channels + k;
         block.a_rows = a_rows;
-        block.segments = &zero;
-        block.segment_count = 1;
-        block.segment_depth = static_cast<int>(std::min<long>(block_depth, shape.out_channels - k));
-        block.a_step = 1;
+        block.a_steps = consecutive.steps;
+        block.depth = static_cast<int>(std::min<long>(block_depth, shape.out_channels - k));
         block.b = packed;
         block.k = shape.out_channels;
         block.k_begin = k;
@@ -213,13 +206,6 @@ struct ColumnTask {
           add_run(from + p * columns() + d * run + low, image + row * size + at + low, high - low);
         }
     }
-  }
-
-  static void add_run(const float* in, float* out, long count) {
-    using Vector = VectorOf<4>::Unaligned;
-    long i = 0;
-    for (; i + 4 <= count; i += 4) *reinterpret_cast<Vector*>(out + i) += *reinterpret_cast<const Vector*>(in + i);
-    for (; i < count; ++i) out[i] += in[i];
   }
 };
 

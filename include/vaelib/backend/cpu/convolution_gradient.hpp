@@ -28,37 +28,39 @@ struct WeightGradientTask {
   long group() const { return std::max(1, block_depth / shape.out_width); }
   std::size_t window_size() const { return static_cast<std::size_t>(round_up(long(windows.size(group())), 16)); }
   std::size_t scratch_size() const {
-    return window_size() + packed_size(group() * shape.out_width, shape.out_channels);
+    return window_size() + packed_size(group() * shape.out_width, shape.out_channels) + packed_tiles_size(most_pixels);
   }
 
   void run(long first, long last, float* scratch) {
     float* packed = scratch + window_size();
+    const long n = shape.out_channels, apart = long{shape.stride} * shape.channels;
     long row_begin[block_depth];
+    int steps[block_depth];
     for (long r = first; r < last; r += group()) {
-      const long rows = std::min(group(), last - r), n = shape.out_channels, pixels = rows * shape.out_width;
+      const long rows = std::min(group(), last - r), pixels = rows * shape.out_width;
       windows.gather(x, r, r + rows, scratch, row_begin);
-      pack_rows({y_gradient + r * shape.out_width * n, n, 1}, pixels, 0, shape.out_channels, shape.out_channels, packed,
-                pixels, 0);
-      for (long column = 0; column < shape.out_width; column += block_depth) {
-        const long depth = std::min<long>(block_depth, shape.out_width - column);
-        for (long i = 0; i < rows; ++i) row_begin[i] += column == 0 ? 0 : block_depth * shape.stride * shape.channels;
-        multiply(scratch, row_begin, rows, depth, packed, pixels, column);
+      const Matrix gradients{y_gradient + r * shape.out_width * n, n, 1};
+      pack_rows(gradients, pixels, 0, shape.out_channels, shape.out_channels, packed, pixels, 0);
+      for (long p = 0; p < pixels; p += block_depth) {
+        const long depth = std::min<long>(block_depth, pixels - p);
+        long row = p / shape.out_width, column = p % shape.out_width;
+        for (long i = 0; i < depth; ++i) {
+          steps[i] = static_cast<int>(row_begin[row] + column * apart);
+          if (++column == shape.out_width) ++row, column = 0;
+        }
+        multiply(scratch, steps, static_cast<int>(depth), packed, pixels, p,
+                 packed + packed_size(group() * shape.out_width, shape.out_channels));
         add = true;
       }
     }
   }
 
-  void multiply(const float* window, const long* row_begin, long rows, long depth, const float* packed, long pixels,
-                long k_begin) const {
+  void multiply(const float* window, const int* steps, int depth, const float* packed, long pixels, long k_begin,
+                float* tiles) const {
     const long run = long{shape.kernel_width} * shape.channels, m = windows.kernel_rows * run;
-    long a_rows[most_pixels], c_rows[most_pixels];
+    long x_rows[most_pixels], a_rows[most_pixels], c_rows[most_pixels];
     Block block{};
-    block.a = window;
-    block.a_rows = a_rows;
-    block.segments = row_begin;
-    block.segment_count = static_cast<int>(rows);
-    block.segment_depth = static_cast<int>(depth);
-    block.a_step = long{shape.stride} * shape.channels;
+    block.depth = depth;
     block.b = packed;
     block.k = pixels;
     block.k_begin = k_begin;
@@ -69,8 +71,19 @@ struct WeightGradientTask {
     for (long i = 0; i < m; i += most_pixels) {
       block.rows = static_cast<int>(std::min<long>(most_pixels, m - i));
       for (int r = 0; r < block.rows; ++r) {
-        a_rows[r] = (i + r) / run * windows.pitch() + (i + r) % run;
+        x_rows[r] = (i + r) / run * windows.pitch() + (i + r) % run;
         c_rows[r] = (i + r) * shape.out_channels;
+      }
+      if (shape.out_channels >= 48) {  // read often enough to be worth a copy
+        pack_tiles(
+            window, x_rows, [&](int p) { return steps[p]; }, block.rows, depth, tiles, a_rows);
+        block.a = tiles;
+        block.a_rows = a_rows;
+        block.a_steps = packed_steps.steps;
+      } else {
+        block.a = window;
+        block.a_rows = x_rows;
+        block.a_steps = steps;
       }
       kernels()->multiply(block);
     }
@@ -91,8 +104,9 @@ inline void convolution_weight_gradient(Pool& pool, Workspace& workspace, const 
     return;
   }
   const long pixels = rows * shape.out_width;
-  const long chunk = detail::ceil_div(std::max(1024L, detail::ceil_div(pixels, 16)), shape.out_width);
-  const long chunks = detail::ceil_div(rows, chunk);
+  const long most = std::clamp<long>((1L << 20) / size, 1, 32);  // 4 MB of partial sums
+  const long chunk = detail::ceil_div(rows, std::clamp<long>(pixels / 512, 1, most)),
+             chunks = detail::ceil_div(rows, chunk);
   const int kernel_rows = chunks >= 8 ? shape.kernel_height : 1, groups = shape.kernel_height / kernel_rows;
   float* partial = workspace.shared(static_cast<std::size_t>((chunks - 1) * size));
   const detail::WeightGradientTask any{shape, {shape, 0, kernel_rows}, x, y_gradient, nullptr, false};
@@ -109,7 +123,7 @@ inline void convolution_weight_gradient(Pool& pool, Workspace& workspace, const 
   pool.run(detail::ceil_div(size, piece), [&](long task) {
     const long begin = task * piece, count = std::min(piece, size - begin);
     for (long part = 0; part < chunks - 1; ++part)
-      detail::add_rows(partial + part * size + begin, count, weight_gradient + begin, count, 1, count);
+      detail::add_run(partial + part * size + begin, weight_gradient + begin, count);
   });
 }
 

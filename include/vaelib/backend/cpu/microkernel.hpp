@@ -20,15 +20,14 @@ namespace cpu {
 inline constexpr int block_depth = 256;
 inline constexpr int tile_rows = 6;
 
-/// One block of depth. Element (i, p) of A lies at a + a_rows[i] + segments[p / segment_depth] +
-/// p % segment_depth * a_step: a matrix has one segment, a window of an image one for each of its rows.
+/// One block of depth. Element (i, p) of A lies at a + a_rows[i] + a_steps[p], so that A may be a matrix, a transposed
+/// one, or the windows of an image where they are. (The table of steps costs nothing: a tile has loads to spare.)
 /// B is packed in panels (see pack.hpp) of all `k` rows, of which this block takes those from `k_begin`.
 struct Block {
   const float* a;
   const long* a_rows;
-  const long* segments;
-  int segment_count, segment_depth;
-  long a_step;
+  const int* a_steps;
+  int depth;
   const float* b;
   long k, k_begin;
   float* c;
@@ -38,6 +37,16 @@ struct Block {
 };
 
 namespace detail {
+
+/// Steps of a matrix whose elements of the depth are `Apart` floats apart.
+template <int Apart>
+struct Steps {
+  int steps[block_depth];
+  constexpr Steps() : steps() {
+    for (int p = 0; p < block_depth; ++p) steps[p] = p * Apart;
+  }
+};
+inline constexpr Steps<1> consecutive;
 
 template <int Lanes>
 struct VectorOf {
@@ -51,19 +60,17 @@ template <int Lanes, int Vectors>
   using Vector = typename VectorOf<Lanes>::Aligned;
   using Unaligned = typename VectorOf<Lanes>::Unaligned;
   Vector sum[tile_rows][Vectors] = {};
-  const long step = block.a_step;
-  for (int s = 0; s < block.segment_count; ++s) {
-    long at = block.segments[s];
-    for (int p = block.segment_depth; p > 0; --p, at += step, b += Vectors * Lanes) {
-      Vector values[Vectors];
+  const int* steps = block.a_steps;
+  for (const int* end = steps + block.depth; steps != end; ++steps, b += Vectors * Lanes) {
+    const long at = *steps;
+    Vector values[Vectors];
 #pragma GCC unroll 4
-      for (int j = 0; j < Vectors; ++j) values[j] = *reinterpret_cast<const Vector*>(b + j * Lanes);
+    for (int j = 0; j < Vectors; ++j) values[j] = *reinterpret_cast<const Vector*>(b + j * Lanes);
 #pragma GCC unroll 6
-      for (int i = 0; i < tile_rows; ++i) {
-        const Vector factor = a[i][at] - Vector{};
+    for (int i = 0; i < tile_rows; ++i) {
+      const Vector factor = a[i][at] - Vector{};
 #pragma GCC unroll 4
-        for (int j = 0; j < Vectors; ++j) sum[i][j] += factor * values[j];
-      }
+      for (int j = 0; j < Vectors; ++j) sum[i][j] += factor * values[j];
     }
   }
   if (width == Vectors * Lanes) {

@@ -21,6 +21,10 @@ struct Matrix {
   long row, step;
 };
 
+namespace detail {
+constexpr long ceil_div(long a, long b) { return (a + b - 1) / b; }
+}  // namespace detail
+
 constexpr long round_up(long count, long multiple) { return (count + multiple - 1) / multiple * multiple; }
 
 /// Floats of a packed k x n matrix.
@@ -72,6 +76,38 @@ inline void pack_panel(const Matrix& b, long depth, int columns, float* out, int
   if (columns == 64 && width == 64) return copy_rows<64>(b.data, b.row, depth, out);
   for (long p = 0; p < depth; ++p)
     std::memcpy(out + p * width, b.data + p * b.row, static_cast<std::size_t>(columns) * sizeof(float));
+}
+
+/// out[i] += in[i]
+inline void add_run(const float* in, float* out, long count) {
+  using Vector = VectorOf<4>::Unaligned;
+  long i = 0;
+  for (; i + 4 <= count; i += 4) *reinterpret_cast<Vector*>(out + i) += *reinterpret_cast<const Vector*>(in + i);
+  for (; i < count; ++i) out[i] += in[i];
+}
+
+/// Floats of `rows` rows packed by pack_tiles.
+constexpr std::size_t packed_tiles_size(int rows) {
+  return static_cast<std::size_t>(round_up(rows, tile_rows) / tile_rows * 8 * block_depth);
+}
+inline constexpr Steps<8> packed_steps;
+
+/// Packs a part of A whose depth lies far apart: the 6 elements that a tile reads together become neighbours, and the
+/// next 6 follow after 8. Element (i, p) is a[rows_of_a[i] + step(p)]; `offsets`, which may be rows_of_a, are the rows
+/// of the copy.
+template <class Step>
+void pack_tiles(const float* a, const long* rows_of_a, Step step, int rows, int depth, float* out, long* offsets) {
+  for (int i = 0; i < rows; i += tile_rows, out += depth * 8) {
+    const int height = std::min(tile_rows, rows - i);
+    if (height == tile_rows && rows_of_a[i + tile_rows - 1] - rows_of_a[i] == tile_rows - 1) {
+      const float* in = a + rows_of_a[i];
+      for (int p = 0; p < depth; ++p) std::memcpy(out + p * 8, in + step(p), tile_rows * sizeof(float));
+    } else {
+      for (int p = 0; p < depth; ++p)
+        for (int r = 0; r < height; ++r) out[p * 8 + r] = a[rows_of_a[i + r] + step(p)];
+    }
+    for (int r = 0; r < height; ++r) offsets[i + r] = i / tile_rows * depth * 8 + r;
+  }
 }
 
 }  // namespace detail

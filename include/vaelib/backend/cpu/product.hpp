@@ -33,72 +33,60 @@ struct Finish {
 
 namespace detail {
 
-inline constexpr int most_rows = 192;  // rows of C in a task
+inline constexpr int most_rows = 192;  // rows of one Block
 
 /// How a product is cut into tasks; by its shape only.
 struct Cut {
   long rows, columns, chunk;  // of one task; a chunk is a part of k that has its own sum
   long row_tasks, column_tasks, chunks;
-  bool parallel_chunks;
+  bool parallel_chunks, shared;  // shared: B is packed once for all tasks, which pays when many of them read it
 
   Cut(long m, int n, long k) {
-    columns = std::min<long>(n, 128);
-    column_tasks = (n + columns - 1) / columns;
-    columns = round_up((n + column_tasks - 1) / column_tasks, kernels()->panel_columns);
-    column_tasks = (n + columns - 1) / columns;
-    const long work = (1L << 20) / std::max(1L, columns * k);
-    rows = std::clamp<long>(round_up(work, tile_rows), 8 * tile_rows, most_rows);
-    row_tasks = (m + rows - 1) / rows;
-    rows = round_up((m + row_tasks - 1) / row_tasks, tile_rows);
-    row_tasks = (m + rows - 1) / rows;
-    chunk = std::max(1024L, round_up((k + 15) / 16, block_depth));
-    chunks = (k + chunk - 1) / chunk;
+    const int panel = kernels()->panel_columns;
+    shared = m > 768;
+    const long panels = ceil_div(n, panel), most = std::max(1, 128 / panel);
+    columns = panel * (shared ? most : std::clamp<long>((panels + 5) / 10, std::min(2L, most), most));
+    column_tasks = ceil_div(n, columns);
+    // Few columns: the rows are shared out too, as long as packing B again for each part is little work.
+    rows = shared || column_tasks >= 6 ? m : std::max<long>(60, ceil_div(m, ceil_div(8, column_tasks)));
+    if (shared) rows = std::clamp<long>((1L << 20) / (std::min<long>(n, columns) * k), 48, most_rows);
+    rows = round_up(rows, tile_rows);
+    row_tasks = ceil_div(m, rows);
+    chunk = std::max(1024L, round_up(ceil_div(k, 16), block_depth));
+    chunks = ceil_div(k, chunk);
     parallel_chunks = chunks > 1 && row_tasks * column_tasks < 8;
   }
 };
 
-/// The rows [0, rows) of A for one block of depth, in place or copied to where the tiles read them quickly.
+/// The rows [0, rows) of A for one block of depth, in place or, if they are read often, copied to where this is quick.
 class Rows {
  public:
   /// Floats of scratch that a block may need.
-  static constexpr std::size_t scratch_size = most_rows / tile_rows * 8 * block_depth + most_rows * 16;
+  static constexpr std::size_t scratch_size = packed_tiles_size(most_rows);
 
   Rows(const Matrix& a, int rows, long depth, bool often, float* scratch, Block& block) {
+    block.depth = static_cast<int>(depth);
     block.a_rows = offsets;
-    block.segments = &zero;
-    block.segment_count = 1;
-    block.segment_depth = static_cast<int>(depth);
+    block.a_steps = consecutive.steps;
     block.a = a.data;
-    block.a_step = a.step;
-    if (a.step != 1) {
-      copy_columns(a, rows, depth, scratch);
+    for (int i = 0; i < rows; ++i) offsets[i] = i * a.row;
+    if (a.step != 1 && !often && a.step < (1L << 31) / block_depth) {
+      for (int p = 0; p < block.depth; ++p) steps[p] = static_cast<int>(p * a.step);
+      block.a_steps = steps;
+    } else if (a.step != 1) {
+      pack_tiles(
+          a.data, offsets, [&](int p) { return p * a.step; }, rows, block.depth, scratch, offsets);
       block.a = scratch;
-      block.a_step = 8;
+      block.a_steps = packed_steps.steps;
     } else if (often && a.row % 512 == 0) {
       copy_rows(a, rows, depth, scratch);
       block.a = scratch;
-    } else {
-      for (int i = 0; i < rows; ++i) offsets[i] = i * a.row;
     }
   }
   Rows(const Rows&) = delete;
   Rows& operator=(const Rows&) = delete;
 
  private:
-  // Transposed: the 6 elements that a tile reads together, far apart from the next 6, become neighbours.
-  void copy_columns(const Matrix& a, int rows, long depth, float* out) {
-    for (int i = 0; i < rows; i += tile_rows, out += depth * 8) {
-      const int height = std::min(tile_rows, rows - i);
-      for (int r = 0; r < height; ++r) offsets[i + r] = i / tile_rows * depth * 8 + r;
-      const float* in = a.data + i * a.row;
-      if (height == tile_rows && a.row == 1) {
-        for (long p = 0; p < depth; ++p) std::memcpy(out + p * 8, in + p * a.step, tile_rows * sizeof(float));
-      } else {
-        for (long p = 0; p < depth; ++p)
-          for (int r = 0; r < height; ++r) out[p * 8 + r] = in[p * a.step + r * a.row];
-      }
-    }
-  }
   // Rows a multiple of 2 KB apart would drive each other out of the cache.
   void copy_rows(const Matrix& a, int rows, long depth, float* out) {
     constexpr long pitch = block_depth + 16;
@@ -108,14 +96,20 @@ class Rows {
     }
   }
 
-  long zero = 0;
   long offsets[most_rows];
+  int steps[block_depth];
 };
 
-/// out[i] (+)= in[i]
+/// Adds a matrix.
 inline void add_rows(const float* in, long in_row, float* out, long out_row, long rows, long columns) {
-  for (long i = 0; i < rows; ++i)
-    for (long j = 0; j < columns; ++j) out[i * out_row + j] += in[i * in_row + j];
+  for (long i = 0; i < rows; ++i) add_run(in + i * in_row, out + i * out_row, columns);
+}
+
+/// C = or += 0
+inline void product_of_no_depth(long m, int n, float* c, long ldc, bool add, Finish finish) {
+  for (long i = 0; i < m && !add; ++i) std::fill(c + i * ldc, c + i * ldc + n, 0.0f);
+  for (long i = 0; i < m && finish.run; i += 1 << 20)
+    finish.run(finish.context, c + i * ldc, ldc, static_cast<int>(std::min(1L << 20, m - i)), n, i, 0);
 }
 
 }  // namespace detail
@@ -142,38 +136,55 @@ inline void product(Pool& pool, Workspace&, long m, int n, long k, Matrix a, Mat
 
 namespace detail {
 
-/// One task: rows x columns elements of C at (i, j), chunks [first, last) of k. Sums of the first chunk go to c, of the
-/// others to `partial`, a matrix of m x n floats a chunk, or through `scratch` if there is none.
+/// The tasks of a product: rows x columns elements of C at (i, j), for one chunk of k.
 struct ProductTask {
   const Cut& cut;
   int n;
   long k;
-  Matrix a;
-  const float* packed;
-  float* c;
-  long ldc;
-  bool add;
+  Matrix a, b;
+  const float* packed;  // all of B, if shared
 
-  void run(long i, int rows, int j, int columns, long chunk, float* out, long out_row, bool add_to,
+  std::size_t rows_size() const { return std::max(Rows::scratch_size, std::size_t{most_rows} * (block_depth + 16)); }
+  std::size_t b_size() const { return cut.shared ? 0 : static_cast<std::size_t>(cut.columns * block_depth); }
+  std::size_t sums_size() const {
+    return cut.chunks > 1 && !cut.parallel_chunks ? static_cast<std::size_t>(cut.rows * cut.columns) : 0;
+  }
+  std::size_t scratch_size() const { return rows_size() + b_size() + sums_size(); }
+  float* sums(float* scratch) const { return scratch + rows_size() + b_size(); }
+
+  void run(long i, long rows, int j, int columns, long chunk, float* out, long out_row, bool add,
            float* scratch) const {
     const long end = std::min(k, (chunk + 1) * cut.chunk);
-    long c_rows[most_rows];
-    for (int r = 0; r < rows; ++r) c_rows[r] = r * out_row;
     for (long p = chunk * cut.chunk; p < end; p += block_depth) {
       const long depth = std::min<long>(block_depth, end - p);
       Block block{};
-      const Rows gathered({a.data + i * a.row + p * a.step, a.row, a.step}, rows, depth, columns >= 64, scratch, block);
-      block.b = packed + j * k;
-      block.k = k;
-      block.k_begin = p;
-      block.c = out;
-      block.c_rows = c_rows;
-      block.rows = rows;
       block.columns = columns;
-      block.add = add_to;
-      kernels()->multiply(block);
-      add_to = true;
+      block.add = add || p > chunk * cut.chunk;
+      if (cut.shared) {
+        block.b = packed + j * k;
+        block.k = k;
+        block.k_begin = p;
+      } else {
+        float* own = scratch + rows_size();
+        pack_rows({b.data + p * b.row + j * b.step, b.row, b.step}, depth, 0, columns, columns, own, depth, 0);
+        block.b = own;
+        block.k = depth;
+      }
+      for (long r = 0; r < rows; r += most_rows)
+        multiply(block, {a.data + (i + r) * a.row + p * a.step, a.row, a.step}, std::min<long>(most_rows, rows - r),
+                 depth, out + r * out_row, out_row, scratch);
     }
+  }
+
+  void multiply(Block& block, const Matrix& rows_of_a, long rows, long depth, float* out, long out_row,
+                float* scratch) const {
+    long c_rows[most_rows];
+    for (long r = 0; r < rows; ++r) c_rows[r] = r * out_row;
+    const Rows gathered(rows_of_a, static_cast<int>(rows), depth, block.columns >= 48, scratch, block);
+    block.c = out;
+    block.c_rows = c_rows;
+    block.rows = static_cast<int>(rows);
+    kernels()->multiply(block);
   }
 };
 
@@ -183,40 +194,32 @@ struct ProductTask {
 inline void product(Pool& pool, Workspace& workspace, long m, int n, long k, Matrix a, Matrix b, float* c, long ldc,
                     bool add, Finish finish = {}) {
   if (m <= 0 || n <= 0) return;
-  if (k <= 0) {
-    for (long i = 0; i < m && !add; ++i) std::fill(c + i * ldc, c + i * ldc + n, 0.0f);
-    for (long i = 0; i < m && finish.run; i += 1 << 20)
-      finish.run(finish.context, c + i * ldc, ldc, static_cast<int>(std::min(1L << 20, m - i)), n, i, 0);
-    return;
-  }
+  if (k <= 0) return detail::product_of_no_depth(m, n, c, ldc, add, finish);
   const detail::Cut cut(m, n, k);
-  const std::size_t b_size = packed_size(k, n), c_size = static_cast<std::size_t>(m) * static_cast<std::size_t>(n);
-  const std::size_t parts = cut.parallel_chunks ? static_cast<std::size_t>(cut.chunks - 1) : 0;
-  float* packed = workspace.shared(b_size + parts * c_size);
+  const std::size_t b_size = cut.shared ? packed_size(k, n) : 0;
+  const long parts = cut.parallel_chunks ? cut.chunks - 1 : 0;
+  float* packed = workspace.shared(b_size + static_cast<std::size_t>(parts * m * n));
   float* partial = packed + b_size;
-  const std::size_t tile_size = static_cast<std::size_t>(cut.rows * cut.columns);
-  workspace.reserve_workers(pool.threads(), detail::Rows::scratch_size + tile_size);
-  pack(pool, b, k, n, packed);
+  const detail::ProductTask work{cut, n, k, a, b, packed};
+  workspace.reserve_workers(pool.threads(), work.scratch_size());
+  if (cut.shared) pack(pool, b, k, n, packed);
 
-  const detail::ProductTask work{cut, n, k, a, packed, c, ldc, add};
   const long tiles = cut.row_tasks * cut.column_tasks;
   const auto place = [&](long tile, auto&& f) {
     const long i = tile % cut.row_tasks * cut.rows, j = tile / cut.row_tasks * cut.columns;
-    f(i, static_cast<int>(std::min(cut.rows, m - i)), static_cast<int>(j),
-      static_cast<int>(std::min<long>(cut.columns, n - j)));
+    f(i, std::min(cut.rows, m - i), static_cast<int>(j), static_cast<int>(std::min<long>(cut.columns, n - j)));
   };
-  const auto finished = [&](long i, int rows, int j, int columns) {
-    if (finish.run) finish.run(finish.context, c + i * ldc + j, ldc, rows, columns, i, j);
+  const auto finished = [&](long i, long rows, int j, int columns) {
+    if (finish.run) finish.run(finish.context, c + i * ldc + j, ldc, static_cast<int>(rows), columns, i, j);
   };
   if (!cut.parallel_chunks) {
     pool.run(tiles, [&](long tile, int worker) {
-      place(tile, [&](long i, int rows, int j, int columns) {
+      place(tile, [&](long i, long rows, int j, int columns) {
         float* scratch = workspace.worker(worker);
-        float* sums = scratch + detail::Rows::scratch_size;
         work.run(i, rows, j, columns, 0, c + i * ldc + j, ldc, add, scratch);
         for (long chunk = 1; chunk < cut.chunks; ++chunk) {
-          work.run(i, rows, j, columns, chunk, sums, columns, false, scratch);
-          detail::add_rows(sums, columns, c + i * ldc + j, ldc, rows, columns);
+          work.run(i, rows, j, columns, chunk, work.sums(scratch), columns, false, scratch);
+          detail::add_rows(work.sums(scratch), columns, c + i * ldc + j, ldc, rows, columns);
         }
         finished(i, rows, j, columns);
       });
@@ -224,14 +227,14 @@ inline void product(Pool& pool, Workspace& workspace, long m, int n, long k, Mat
     return;
   }
   pool.run(tiles * cut.chunks, [&](long task, int worker) {
-    place(task % tiles, [&](long i, int rows, int j, int columns) {
+    place(task % tiles, [&](long i, long rows, int j, int columns) {
       const long chunk = task / tiles;
       float* out = chunk == 0 ? c + i * ldc + j : partial + ((chunk - 1) * m + i) * n + j;
       work.run(i, rows, j, columns, chunk, out, chunk == 0 ? ldc : n, chunk == 0 && add, workspace.worker(worker));
     });
   });
   pool.run(tiles, [&](long tile) {
-    place(tile, [&](long i, int rows, int j, int columns) {
+    place(tile, [&](long i, long rows, int j, int columns) {
       for (long chunk = 1; chunk < cut.chunks; ++chunk)
         detail::add_rows(partial + ((chunk - 1) * m + i) * n + j, n, c + i * ldc + j, ldc, rows, columns);
       finished(i, rows, j, columns);

@@ -26,8 +26,6 @@ namespace detail {
 
 inline constexpr int most_pixels = 192;  // rows of one Block of a convolution
 
-constexpr long ceil_div(long a, long b) { return (a + b - 1) / b; }
-
 /// The rows of an image copied with a border are an odd number of cache lines apart: a power of two would put the
 /// pixels of one column all into the same few places of the cache.
 constexpr long pitch_of(long floats) { return ceil_div(floats, 16) / 2 * 32 + 16; }
@@ -65,16 +63,20 @@ void for_each_image(long first, long last, int height, F&& f) {
   }
 }
 
-/// Calls f(segment, count, offset, depth) for blocks of at most block_depth: `count` whole segments, or a part of one.
+/// The depth of windows that are `segments` runs of `run` floats, `pitch` apart, in blocks of whole runs or, where
+/// these are long, of parts of a run. Calls f(steps, first, depth): the offsets of the depth's elements, and their
+/// place in k.
 template <class F>
-void for_each_depth_block(int segments, long length, F&& f) {
-  if (length <= block_depth) {
-    const int group = static_cast<int>(block_depth / std::max(1L, length));
-    for (int s = 0; s < segments; s += group) f(s, std::min(group, segments - s), 0L, length);
-  } else {
-    for (int s = 0; s < segments; ++s)
-      for (long at = 0; at < length; at += block_depth) f(s, 1, at, std::min<long>(block_depth, length - at));
-  }
+void for_each_depth_block(int segments, long run, long pitch, F&& f) {
+  const long part = std::min<long>(run, block_depth), group = run > block_depth ? 1 : block_depth / std::max(1L, run);
+  int steps[block_depth];
+  for (long s = 0; s < segments; s += group)
+    for (long at = 0; at < run; at += part) {
+      int depth = 0;
+      for (long r = s; r < std::min<long>(segments, s + group); ++r)
+        for (long i = at; i < std::min(run, at + part); ++i) steps[depth++] = static_cast<int>(r * pitch + i);
+      f(steps, s * run + at, depth);
+    }
 }
 
 /// The windows that rows of outputs see, kernel rows [kernel_row, kernel_row + kernel_rows) of them.

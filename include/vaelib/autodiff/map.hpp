@@ -88,6 +88,22 @@ auto operand_of(S& step, const Operand& operand) {
 
 }  // namespace detail
 
+/// map for variables of few numbers, such as the terms of a loss: no vectorised loop is compiled for them.
+template <class S, class F, class... Operands>
+auto map_few(S& step, F f, const Operands&... operands) {
+  const auto x = detail::leading_variable(operands...);
+  (detail::check_operand(x, operands), ...);
+  const long count = x.size();
+  auto y = step.template variable<decltype(x)::static_shape>(x.space(), x.shape, step.needs_gradient(operands...));
+  step.backend.map_few(f, count, y.value(), detail::operand_of<false>(step, operands)...);
+  if (y.needs_gradient())
+    step.record({y.node}, [=](S& s) {
+      std::apply([&](auto... o) { s.backend.map_few_gradient(f, count, s.gradient(y), o...); },
+                 std::tuple{detail::operand_of<true>(s, operands)...});
+    });
+  return y;
+}
+
 /// out = f(operands...) for each element.
 template <class S, class F, class... Operands>
 auto map(S& step, F f, const Operands&... operands) {

@@ -62,6 +62,12 @@ class HostLoops {
     });
   }
 
+  /// The same one number at a time and in this thread: for the few numbers of a loss, where code costs more than time.
+  template <class Body>
+  void few_elements(long count, Body body) {
+    for (long i = 0; i < count; ++i) body(Access<Real, Real>{i, 1});
+  }
+
   /// body(at, column, row) for every element of rows x columns; column accesses numbers that are the same in all rows.
   template <class Body>
   void lines(long rows, long columns, Body body) {

@@ -29,6 +29,16 @@ class HostOperations : public HostLoops<Derived, R> {
     }
   }
 
+  /// The same for operands of few numbers.
+  template <class F, class... O>
+  void map_few(F f, long count, Real* out, O... operands) {
+    this->few_elements(count, [=](auto at) { at.store(out, f(read(at, at, operands)...)); });
+  }
+  template <class F, class... O>
+  void map_few_gradient(F f, long count, const Real* upstream, O... operands) {
+    this->few_elements(count, [=](auto at) { gradient_terms(f, at, at, at.load(upstream), std::index_sequence_for<O...>{}, operands...); });
+  }
+
   /// out[r] = sum over the columns of f(operands...).
   template <class F, class... O>
   void map_reduce(F f, long rows, long columns, Real* out, O... operands) {

@@ -5,6 +5,7 @@
 #include <vaelib/core/error.hpp>
 
 #include <cstddef>
+#include <cstring>
 #include <new>
 #include <vector>
 
@@ -48,6 +49,11 @@ class Arena {
       open(total);
     }
     rewind({0, 0});
+  }
+
+  /// For tests: what is not handed out yet becomes NaN, so that reading before writing shows.
+  void poison() {
+    for (const Block& b : blocks) std::memset(b.data + b.used, 0xff, b.size - b.used);
   }
 
   std::size_t capacity() const {

@@ -21,12 +21,6 @@ struct Reparameterise {
 struct StandardNormalKl {
   VAELIB_HD constexpr auto operator()(auto mu, auto logvar) const { return 0.5f * (mu * mu + (expm1(logvar) - logvar)); }
 };
-/// max(x, floor); at or below the floor the gradient is zero
-struct AtLeast {
-  float floor;
-  VAELIB_HD constexpr auto operator()(auto x) const { return select(x > floor, x, decltype(x)(floor)); }
-};
-
 /// What the head of an encoder says of each sample: rows x Size each.
 template <class V>
 struct GaussianPosterior {

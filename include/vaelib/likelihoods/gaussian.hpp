@@ -58,7 +58,7 @@ struct FixedGaussian : GaussianLikelihood {
   template <class S, class V, class T>
   auto nll(S& step, V output, T target) const {
     if (!(sigma > 0)) fail("vaelib: a Gaussian likelihood wants sigma > 0, found ", sigma);
-    return map(step, Nll{float(output.features()), sigma}, squared_error(step, output, target));
+    return map_few(step, Nll{float(output.features()), sigma}, squared_error(step, output, target));
   }
 };
 
@@ -84,7 +84,7 @@ struct OptimalGaussian : GaussianLikelihood {
   auto nll(S& step, V output, T target) const {
     const float features = float(output.features());
     const auto error = mean_rows(step, squared_error(step, output, target));
-    return map(step, Nll{features, smallest_variance}, error);
+    return map_few(step, Nll{features, smallest_variance}, error);
   }
   struct Nll {
     float features, smallest;

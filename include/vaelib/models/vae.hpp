@@ -17,13 +17,17 @@
 
 namespace vaelib::inline VAELIB_ABI {
 
-struct WeighKl {
-  VAELIB_HD constexpr auto operator()(auto reconstruction, auto kl, auto beta) const { return reconstruction + beta * kl; }
-};
-struct WeighCapacity {
+/// reconstruction + beta KL, or with a capacity reconstruction + beta |KL - C|
+struct Objective {
+  bool use_capacity;
   VAELIB_HD constexpr auto operator()(auto reconstruction, auto kl, auto beta, auto capacity) const {
-    return reconstruction + beta * abs(kl - capacity);
+    return reconstruction + beta * select(use_capacity, abs(kl - capacity), kl);
   }
+};
+/// max(x, floor); at or below the floor the gradient is zero
+struct AtLeast {
+  float floor;
+  VAELIB_HD constexpr auto operator()(auto x) const { return select(x > floor, x, decltype(x)(floor)); }
 };
 
 /// How the two terms of the objective are put together.
@@ -37,9 +41,8 @@ auto negative_elbo(S& step, const ElboOptions& options, Nll nll, Kl kl_of_sample
   const auto reconstruction = mean_rows(step, nll);
   const auto by_dimension = mean_rows(step, kl_of_samples);
   const auto kl = sum_features(step, by_dimension);
-  const auto charged = options.free_bits > 0 ? sum_features(step, map(step, AtLeast{options.free_bits}, by_dimension)) : kl;
-  const auto objective = options.use_capacity ? map(step, WeighCapacity{}, reconstruction, charged, step.beta, step.capacity)
-                                              : map(step, WeighKl{}, reconstruction, charged, step.beta);
+  const auto charged = options.free_bits > 0 ? sum_features(step, map_few(step, AtLeast{options.free_bits}, by_dimension)) : kl;
+  const auto objective = map_few(step, Objective{options.use_capacity}, reconstruction, charged, step.beta, step.capacity);
   return Losses<std::remove_const_t<decltype(kl)>>{objective, reconstruction, kl};
 }
 

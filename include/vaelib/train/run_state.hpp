@@ -72,9 +72,9 @@ bool load_run(const CheckpointStore& store, L& learner, RunState& state) {
   if (before != state.fingerprint) fail(file.input().path(), ": this checkpoint is of another run: ", before, "; this run has ", state.fingerprint);
   std::array<std::int64_t, 3> place;
   std::array<double, 4> sums;
-  file.read_exactly("run.place", std::span(place));
-  file.read_exactly("run.sums", std::span(sums));
-  file.read_exactly("run.updates", std::span(learner.updates));
+  file.read_exactly("run.place", std::span<std::int64_t>(place));
+  file.read_exactly("run.sums", std::span<double>(sums));
+  file.read_exactly("run.updates", std::span<std::int64_t>(learner.updates));
   const TensorInfo* info = file.find("run.history");
   if (!info || info->shape.size() != 2 || info->shape[1] != detail::history_columns) fail(file.input().path(), ": the history of the run is missing");
   std::vector<double> rows(info->shape[0] * detail::history_columns);

@@ -78,24 +78,12 @@ class Rows {
           a.data, offsets, [&](int p) { return p * a.step; }, rows, block.depth, scratch, offsets);
       block.a = scratch;
       block.a_steps = packed_steps.steps;
-    } else if (often && a.row % 512 == 0) {
-      copy_rows(a, rows, depth, scratch);
-      block.a = scratch;
     }
   }
   Rows(const Rows&) = delete;
   Rows& operator=(const Rows&) = delete;
 
  private:
-  // Rows a multiple of 2 KB apart would drive each other out of the cache.
-  void copy_rows(const Matrix& a, int rows, long depth, float* out) {
-    constexpr long pitch = block_depth + 16;
-    for (int i = 0; i < rows; ++i) {
-      offsets[i] = i * pitch;
-      std::memcpy(out + i * pitch, a.data + i * a.row, static_cast<std::size_t>(depth) * sizeof(float));
-    }
-  }
-
   long offsets[most_rows];
   int steps[block_depth];
 };
@@ -136,42 +124,81 @@ inline void product(Pool& pool, Workspace&, long m, int n, long k, Matrix a, Mat
 
 namespace detail {
 
-/// The tasks of a product: rows x columns elements of C at (i, j), for one chunk of k.
+/// The tasks of a product. A tile is rows x columns elements of C; its sums over one chunk of k are a part of it.
 struct ProductTask {
   const Cut& cut;
+  long m;
   int n;
   long k;
   Matrix a, b;
   const float* packed;  // all of B, if shared
+  float* partial;       // m x n sums of each chunk but the first, if chunks are tasks
+  float* c;
+  long ldc;
+  bool add;
+  Finish finish;
 
-  std::size_t rows_size() const { return std::max(Rows::scratch_size, std::size_t{most_rows} * (block_depth + 16)); }
-  std::size_t b_size() const { return cut.shared ? 0 : static_cast<std::size_t>(cut.columns * block_depth); }
-  std::size_t sums_size() const {
-    return cut.chunks > 1 && !cut.parallel_chunks ? static_cast<std::size_t>(cut.rows * cut.columns) : 0;
+  struct Tile {
+    long i, rows;
+    int j, columns;
+  };
+  long tiles() const { return cut.row_tasks * cut.column_tasks; }
+  Tile tile(long index) const {
+    const long i = index % cut.row_tasks * cut.rows, j = index / cut.row_tasks * cut.columns;
+    return {i, std::min(cut.rows, m - i), static_cast<int>(j), static_cast<int>(std::min<long>(cut.columns, n - j))};
   }
-  std::size_t scratch_size() const { return rows_size() + b_size() + sums_size(); }
-  float* sums(float* scratch) const { return scratch + rows_size() + b_size(); }
+  float* output(const Tile& t) const { return c + t.i * ldc + t.j; }
+  float* partial_sums(const Tile& t, long chunk) const { return partial + ((chunk - 1) * m + t.i) * n + t.j; }
 
-  void run(long i, long rows, int j, int columns, long chunk, float* out, long out_row, bool add,
-           float* scratch) const {
+  std::size_t b_size() const { return cut.shared ? 0 : static_cast<std::size_t>(cut.columns * block_depth); }
+  std::size_t scratch_size() const {
+    const bool sums = cut.chunks > 1 && !cut.parallel_chunks;
+    return Rows::scratch_size + b_size() + (sums ? static_cast<std::size_t>(cut.rows * cut.columns) : 0);
+  }
+
+  /// All of a tile.
+  void compute(const Tile& t, float* scratch) const {
+    compute_part(t, 0, output(t), ldc, add, scratch);
+    float* sums = scratch + Rows::scratch_size + b_size();
+    for (long chunk = 1; chunk < cut.chunks; ++chunk) {
+      compute_part(t, chunk, sums, t.columns, false, scratch);
+      add_rows(sums, t.columns, output(t), ldc, t.rows, t.columns);
+    }
+    finished(t);
+  }
+  /// One chunk of a tile, to where add_parts finds it.
+  void compute_part(const Tile& t, long chunk, float* scratch) const {
+    if (chunk == 0) return compute_part(t, 0, output(t), ldc, add, scratch);
+    compute_part(t, chunk, partial_sums(t, chunk), n, false, scratch);
+  }
+  void add_parts(const Tile& t) const {
+    for (long chunk = 1; chunk < cut.chunks; ++chunk)
+      add_rows(partial_sums(t, chunk), n, output(t), ldc, t.rows, t.columns);
+    finished(t);
+  }
+  void finished(const Tile& t) const {
+    if (finish.run) finish.run(finish.context, output(t), ldc, static_cast<int>(t.rows), t.columns, t.i, t.j);
+  }
+
+  void compute_part(const Tile& t, long chunk, float* out, long out_row, bool add_to, float* scratch) const {
     const long end = std::min(k, (chunk + 1) * cut.chunk);
     for (long p = chunk * cut.chunk; p < end; p += block_depth) {
       const long depth = std::min<long>(block_depth, end - p);
       Block block{};
-      block.columns = columns;
-      block.add = add || p > chunk * cut.chunk;
+      block.columns = t.columns;
+      block.add = add_to || p > chunk * cut.chunk;
       if (cut.shared) {
-        block.b = packed + j * k;
+        block.b = packed + t.j * k;
         block.k = k;
         block.k_begin = p;
       } else {
-        float* own = scratch + rows_size();
-        pack_rows({b.data + p * b.row + j * b.step, b.row, b.step}, depth, 0, columns, columns, own, depth, 0);
+        float* own = scratch + Rows::scratch_size;
+        pack_rows({b.data + p * b.row + t.j * b.step, b.row, b.step}, depth, 0, t.columns, t.columns, own, depth, 0);
         block.b = own;
         block.k = depth;
       }
-      for (long r = 0; r < rows; r += most_rows)
-        multiply(block, {a.data + (i + r) * a.row + p * a.step, a.row, a.step}, std::min<long>(most_rows, rows - r),
+      for (long r = 0; r < t.rows; r += most_rows)
+        multiply(block, {a.data + (t.i + r) * a.row + p * a.step, a.row, a.step}, std::min<long>(most_rows, t.rows - r),
                  depth, out + r * out_row, out_row, scratch);
     }
   }
@@ -199,47 +226,18 @@ inline void product(Pool& pool, Workspace& workspace, long m, int n, long k, Mat
   const std::size_t b_size = cut.shared ? packed_size(k, n) : 0;
   const long parts = cut.parallel_chunks ? cut.chunks - 1 : 0;
   float* packed = workspace.shared(b_size + static_cast<std::size_t>(parts * m * n));
-  float* partial = packed + b_size;
-  const detail::ProductTask work{cut, n, k, a, b, packed};
+  const detail::ProductTask work{cut, m, n, k, a, b, packed, packed + b_size, c, ldc, add, finish};
   workspace.reserve_workers(pool.threads(), work.scratch_size());
   if (cut.shared) pack(pool, b, k, n, packed);
-
-  const long tiles = cut.row_tasks * cut.column_tasks;
-  const auto place = [&](long tile, auto&& f) {
-    const long i = tile % cut.row_tasks * cut.rows, j = tile / cut.row_tasks * cut.columns;
-    f(i, std::min(cut.rows, m - i), static_cast<int>(j), static_cast<int>(std::min<long>(cut.columns, n - j)));
-  };
-  const auto finished = [&](long i, long rows, int j, int columns) {
-    if (finish.run) finish.run(finish.context, c + i * ldc + j, ldc, static_cast<int>(rows), columns, i, j);
-  };
-  if (!cut.parallel_chunks) {
-    pool.run(tiles, [&](long tile, int worker) {
-      place(tile, [&](long i, long rows, int j, int columns) {
-        float* scratch = workspace.worker(worker);
-        work.run(i, rows, j, columns, 0, c + i * ldc + j, ldc, add, scratch);
-        for (long chunk = 1; chunk < cut.chunks; ++chunk) {
-          work.run(i, rows, j, columns, chunk, work.sums(scratch), columns, false, scratch);
-          detail::add_rows(work.sums(scratch), columns, c + i * ldc + j, ldc, rows, columns);
-        }
-        finished(i, rows, j, columns);
-      });
+  const long tiles = work.tiles();
+  if (cut.parallel_chunks) {
+    pool.run(tiles * cut.chunks, [&](long task, int worker) {
+      work.compute_part(work.tile(task % tiles), task / tiles, workspace.worker(worker));
     });
-    return;
+    pool.run(tiles, [&](long task) { work.add_parts(work.tile(task)); });
+  } else {
+    pool.run(tiles, [&](long task, int worker) { work.compute(work.tile(task), workspace.worker(worker)); });
   }
-  pool.run(tiles * cut.chunks, [&](long task, int worker) {
-    place(task % tiles, [&](long i, long rows, int j, int columns) {
-      const long chunk = task / tiles;
-      float* out = chunk == 0 ? c + i * ldc + j : partial + ((chunk - 1) * m + i) * n + j;
-      work.run(i, rows, j, columns, chunk, out, chunk == 0 ? ldc : n, chunk == 0 && add, workspace.worker(worker));
-    });
-  });
-  pool.run(tiles, [&](long tile) {
-    place(tile, [&](long i, long rows, int j, int columns) {
-      for (long chunk = 1; chunk < cut.chunks; ++chunk)
-        detail::add_rows(partial + ((chunk - 1) * m + i) * n + j, n, c + i * ldc + j, ldc, rows, columns);
-      finished(i, rows, j, columns);
-    });
-  });
 }
 #endif
 

@@ -177,6 +177,21 @@ class Step {
     return buffers.proposed + s.offset;
   }
 
+  /// A place in the step to which forget() goes back.
+  struct Position {
+    Arena::Mark mark;
+    Node<Real>* nodes;
+  };
+  Position position() {
+    single();  // what lives as long as the step must not be forgotten
+    return {arena.mark(), nodes};
+  }
+  /// Takes back the memory and the variables since then; nothing may have been recorded since.
+  void forget(const Position& to) {
+    nodes = to.nodes;
+    arena.rewind(to.mark);
+  }
+
   // ---- backward
 
   /// Gradients of a loss (one number) for all parameters that this step trains.
@@ -192,9 +207,8 @@ class Step {
   /// Runs a piece of forward code again while the gradients of its output are known, then its records backward.
   template <class F>
   void recompute(RandomKey first_key, Node<Real>* output, F forward) {
-    const auto mark = arena.mark();
+    const Position before = position();
     Record* const saved_records = records;
-    Node<Real>* const saved_nodes = nodes;
     const RandomKey saved_key = key;
     records = nullptr;
     key = first_key;
@@ -205,9 +219,8 @@ class Step {
     propagate();
     proposing = true;
     records = saved_records;
-    nodes = saved_nodes;
     key = saved_key;
-    arena.rewind(mark);
+    forget(before);
   }
 
   Backend& backend;

@@ -63,6 +63,20 @@ TEST_CASE("a number is the documented word of its counter, at every width") {
   });
 }
 
+#if VAELIB_HAS_LANES
+TEST_CASE("every width gives the same words, also those that this processor lacks") {
+  const auto numbers = [](auto lanes) {
+    std::vector<float> out(9 * 21);
+    vaelib::detail::fill_random<vaelib::detail::UniformOfWords, decltype(lanes)>(key, 3, 9, 21, out.data());
+    return out;
+  };
+  const std::vector<float> one = numbers(0.f);
+  CHECK(numbers(Lanes<4>()) == one);
+  CHECK(numbers(Lanes<8>()) == one);
+  CHECK(numbers(Lanes<16>()) == one);
+}
+#endif
+
 TEST_CASE("how a batch is split changes nothing") {
   const test::EachWidth widths;
   widths.run([](int width) {

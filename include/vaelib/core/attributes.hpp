@@ -18,7 +18,8 @@
 
 /// After the parameters of a lambda that is given to vectorize(), or of one that such a lambda calls:
 ///   vectorize([&](auto lanes) VAELIB_LOOP { ... });
-/// It and what it calls, functors of users included, is inlined; Clang looks only one call deep by itself.
+/// It and what it calls, functors of users included, is inlined. GCC goes on to what these call; Clang looks one call
+/// deep only, so that large functors called by other functors should be VAELIB_INLINE, or they are right but slow.
 #if defined(__GNUC__) && !defined(__CUDACC__)
 #define VAELIB_LOOP __attribute__((always_inline, flatten))
 #else

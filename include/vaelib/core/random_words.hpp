@@ -2,15 +2,14 @@
 #pragma once
 
 #include <array>
+#include <vaelib/core/math_kernels.hpp>
 
-// GCC 12 does not see that one instruction multiplies two halves of 64 bits, so on x86 it is told, four lanes at a
-// time.
+// GCC 12 does not see that one instruction multiplies halves of 64 bits; on x86 it is told, four lanes at a time.
 #if VAELIB_HAS_LANES && defined(__x86_64__) && !defined(__clang__)
 #define VAELIB_PHILOX_BY_FOUR 1
 #else
 #define VAELIB_PHILOX_BY_FOUR 0
 #endif
-#include <vaelib/core/math_kernels.hpp>
 
 namespace vaelib::inline VAELIB_ABI {
 namespace detail {

@@ -65,12 +65,12 @@ TEST_CASE("the newest checkpoint comes back, and two generations are kept") {
   CHECK_FALSE(store.newest_valid());
   for (const std::uint64_t step : {1, 20, 300}) save(store, step);
   CHECK(newest(store) == 300);
-  CHECK(list_folder(folder / "run/checkpoints") ==
+  CHECK(names_in(folder / "run/checkpoints") ==
         std::vector<std::string>{"checkpoint-000000000020.safetensors", "checkpoint-000000000300.safetensors"});
   save(store, 300);
   save(store, 5'000'000'000'000);
   CHECK(newest(store) == 5'000'000'000'000);
-  CHECK(list_folder(folder / "run/checkpoints") ==
+  CHECK(names_in(folder / "run/checkpoints") ==
         std::vector<std::string>{"checkpoint-000000000300.safetensors", "checkpoint-5000000000000.safetensors"});
   CHECK_NOTHROW(SafetensorsFile(store.path_of(300)));  // it is a safetensors file like any other
 }
@@ -99,9 +99,9 @@ TEST_CASE("a save replaces the future of a run that was taken up again earlier")
   CHECK(newest(store) == 10);
   save(store, 15);
   CHECK(newest(store) == 15);
-  CHECK(list_folder(folder.path).size() == 2);
+  CHECK(names_in(folder.path).size() == 2);
   store.clear();
-  CHECK(list_folder(folder.path).empty());
+  CHECK(names_in(folder.path).empty());
 }
 
 TEST_CASE("only the store's own files are touched") {
@@ -120,7 +120,7 @@ TEST_CASE("only the store's own files are touched") {
   for (const std::uint64_t step : {1, 2, 3}) save(store, step);
   CHECK(newest(store) == 3);
   store.clear();
-  CHECK(list_folder(folder.path) == foreign);
+  CHECK(names_in(folder.path) == foreign);
 }
 
 TEST_CASE("a kill at any operation of a save leaves the old checkpoint or the new one, whole") {
@@ -140,7 +140,7 @@ TEST_CASE("a kill at any operation of a save leaves the old checkpoint or the ne
       save(store, 10);  // and the next save goes on as if nothing had been
       CHECK(newest(store) == 10);
       CHECK_FALSE(has_temporary_files(folder.path));
-      CHECK(list_folder(folder.path).size() == (generations > 0 || found == 9 ? 2 : 1));
+      CHECK(names_in(folder.path).size() == (generations > 0 || found == 9 ? 2 : 1));
     }
     CHECK(at > 20);
   }
@@ -242,5 +242,5 @@ TEST_CASE("names that the checkpoint needs are refused, and a folder that cannot
   CHECK(error_of([&] { store.save(1, {}, {{"checkpoint.step", "1"}}); }) != "");
   write_raw(folder / "file", "x");
   CHECK(contains(error_of([&] { CheckpointStore(folder / "file").save(1, {}); }), "a file of that name exists"));
-  CHECK(list_folder(folder.path) == std::vector<std::string>{"file"});
+  CHECK(names_in(folder.path) == std::vector<std::string>{"file"});
 }

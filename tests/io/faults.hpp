@@ -6,11 +6,12 @@
 #include <doctest/doctest.h>
 #include <sys/wait.h>
 
-#include <array>
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace io_test {
 
@@ -39,6 +40,13 @@ struct TemporaryFolder {
     ::rmdir(folder.c_str());
   }
 };
+
+/// The names in a folder, sorted.
+inline std::vector<std::string> names_in(const std::string& folder) {
+  std::vector<std::string> names = vaelib::list_folder(folder);
+  std::sort(names.begin(), names.end());
+  return names;
+}
 
 /// Answers `answer` at operation number `at` (from 0), and at all later ones when `always`.
 struct Fault {

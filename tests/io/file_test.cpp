@@ -20,8 +20,8 @@ TEST_CASE("a file written atomically holds its parts, one after another") {
   CHECK(read_file(path, plenty) == std::string("text\0moreABCD", 13));
   write_file_atomically(path);
   CHECK(read_file(path, plenty).empty());
-  CHECK(list_folder(folder.path) == std::vector<std::string>{"a.bin"});
-  CHECK(list_folder(folder / "none").empty());
+  CHECK(names_in(folder.path) == std::vector<std::string>{"a.bin"});
+  CHECK(names_in(folder / "none").empty());
   CHECK(contains(error_of([&] { list_folder(path); }), "Not a directory"));
 }
 
@@ -93,7 +93,7 @@ TEST_CASE("a failed write leaves the old file, and no temporary one, whatever op
       const std::string content = read_file(path, plenty);
       if (!thrown) CHECK(content == new_content);  // closing the folder, or one that cannot be read, changes nothing
       CHECK((content == old_content || content == new_content));
-      CHECK(list_folder(folder.path) == std::vector<std::string>{"a.bin"});
+      CHECK(names_in(folder.path) == std::vector<std::string>{"a.bin"});
     }
   }
   std::string message;

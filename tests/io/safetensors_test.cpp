@@ -185,7 +185,7 @@ TEST_CASE("the writer refuses what nobody could read") {
   CHECK(contains(refusal({}, {{"a", std::string(17'000'000, 'x')}}), "above the limit"));
   CHECK(contains(error_of([&] { SafetensorsView::of("x", {2}, std::span<const float>(&x, 1)); }),
                  "does not have 1 values"));
-  CHECK(list_folder(folder.path).empty());
+  CHECK(names_in(folder.path).empty());
 }
 
 TEST_CASE("foreign, empty and truncated files") {

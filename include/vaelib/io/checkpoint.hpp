@@ -45,7 +45,8 @@ inline std::uint32_t crc32_of(std::uint32_t crc, const void* data, std::size_t c
 }
 
 /// Fails unless the last four bytes are the checksum of those before and the step is the expected one.
-inline void verify_checkpoint(const SafetensorsFile& file, std::uint64_t step) {
+template <class = void>
+void verify_checkpoint(const SafetensorsFile& file, std::uint64_t step) {
   const InputFile& input = file.input();
   const TensorInfo* checksum = file.find(checksum_name);
   if (!checksum || checksum != &file.tensors().back() || checksum->dtype != Dtype::u8 || checksum->count() != 4)
@@ -70,9 +71,10 @@ inline void verify_checkpoint(const SafetensorsFile& file, std::uint64_t step) {
 }  // namespace detail
 
 /// The checkpoints of one run: the newest and the one before.
-class CheckpointStore {
+template <class = void>
+class BasicCheckpointStore {
  public:
-  explicit CheckpointStore(std::string folder, std::string prefix = "checkpoint")
+  explicit BasicCheckpointStore(std::string folder, std::string prefix = "checkpoint")
       : folder_path(std::move(folder)), file_prefix(std::move(prefix) + "-") {}
 
   /// Saves the state after `step`, which becomes the newest. Where it fails, what was saved before is still there.
@@ -86,10 +88,10 @@ class CheckpointStore {
   /// The newest checkpoint that is whole; none where there is none. What was skipped, and why, is appended to
   /// `skipped`.
   std::optional<Checkpoint> newest_valid(std::vector<std::string>* skipped = nullptr) const {
-    const std::vector<Generation> found = generations();
-    for (auto generation = found.rbegin(); generation != found.rend(); ++generation) {
+    std::vector<std::uint64_t> steps = saved_steps();
+    for (; !steps.empty(); steps.pop_back()) {
       try {
-        return load(*generation);
+        return load(steps.back());
       } catch (const Error& error) {
         if (skipped) skipped->push_back(error.what());
       }
@@ -100,17 +102,12 @@ class CheckpointStore {
   /// Removes every checkpoint, for a run that starts afresh.
   void clear() const {
     remove_temporary_files();
-    for (const Generation& generation : generations()) remove_file(generation.path);
+    for (const std::uint64_t step : saved_steps()) remove_file(path_of(step));
   }
 
   std::string path_of(std::uint64_t step) const { return folder_path + '/' + name_of(step); }
 
  private:
-  struct Generation {
-    std::uint64_t step;
-    std::string path;
-  };
-
   void write(std::uint64_t step, std::vector<SafetensorsView> tensors, Metadata metadata) const {
     const std::string path = path_of(step);
     if (!metadata.emplace(detail::step_name, std::to_string(step)).second)
@@ -133,23 +130,23 @@ class CheckpointStore {
     file.publish();
   }
 
-  static Checkpoint load(const Generation& generation) {
+  Checkpoint load(std::uint64_t step) const {
     constexpr std::uint64_t any_size = std::numeric_limits<std::uint64_t>::max();
-    SafetensorsFile file(InputFile(generation.path, read_file(generation.path, any_size)));
-    detail::verify_checkpoint(file, generation.step);
+    SafetensorsFile file(InputFile(path_of(step), read_file(path_of(step), any_size)));
+    detail::verify_checkpoint(file, step);
     Metadata metadata = file.metadata();
     metadata.erase(detail::step_name);
-    return {generation.step, std::move(metadata), std::move(file)};
+    return {step, std::move(metadata), std::move(file)};
   }
 
   /// A save makes its step the newest: what claims to be later was damaged, or belongs to a run that was given up.
   void remove_all_but_last_two(std::uint64_t newest) const {
-    const std::vector<Generation> found = generations();
+    const std::vector<std::uint64_t> steps = saved_steps();
     std::uint64_t previous = newest;
-    for (const Generation& generation : found)
-      if (generation.step < newest) previous = generation.step;
-    for (const Generation& generation : found)
-      if (generation.step != newest && generation.step != previous) remove_file(generation.path);
+    for (const std::uint64_t step : steps)
+      if (step < newest) previous = step;
+    for (const std::uint64_t step : steps)
+      if (step != newest && step != previous) remove_file(path_of(step));
   }
 
   /// Left by a process that was killed during a save.
@@ -160,13 +157,13 @@ class CheckpointStore {
     }
   }
 
-  /// By increasing step.
-  std::vector<Generation> generations() const {
-    std::vector<Generation> found;
+  /// Increasing.
+  std::vector<std::uint64_t> saved_steps() const {
+    std::vector<std::uint64_t> steps;
     for (const std::string& name : list_folder(folder_path))
-      if (const auto step = step_of(name)) found.push_back({*step, path_of(*step)});
-    std::sort(found.begin(), found.end(), [](const Generation& a, const Generation& b) { return a.step < b.step; });
-    return found;
+      if (const auto step = step_of(name)) steps.push_back(*step);
+    std::sort(steps.begin(), steps.end());
+    return steps;
   }
 
   /// The step in a file's name; none where it is not the name of a checkpoint of this store.
@@ -190,5 +187,7 @@ class CheckpointStore {
   std::string folder_path;
   std::string file_prefix;
 };
+
+using CheckpointStore = BasicCheckpointStore<>;
 
 }  // namespace vaelib::inline VAELIB_ABI

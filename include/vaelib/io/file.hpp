@@ -15,7 +15,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <concepts>
@@ -165,7 +164,7 @@ inline void create_directories(const std::string& path) {
   sync_folder(parent);
 }
 
-/// The names in a folder, sorted, without "." and ".."; none where there is no such folder.
+/// The names in a folder, in no order, without "." and ".."; none where there is no such folder.
 inline std::vector<std::string> list_folder(const std::string& folder) {
   detail::Descriptor descriptor(detail::open_file(folder, O_RDONLY | O_DIRECTORY));
   if (descriptor.get() == -1 && errno == ENOENT) return {};
@@ -185,7 +184,6 @@ inline std::vector<std::string> list_folder(const std::string& folder) {
     errno = 0;
   }
   if (errno != 0) detail::fail_with_errno(folder, "list this folder");
-  std::sort(names.begin(), names.end());
   return names;
 }
 

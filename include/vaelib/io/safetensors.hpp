@@ -14,12 +14,10 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
-#include <numeric>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -30,19 +28,16 @@ namespace vaelib::inline VAELIB_ABI {
 inline constexpr std::uint64_t safetensors_header_limit = 16'000'000;
 
 /// An open file. Several threads may read from one at the same time.
-class SafetensorsFile {
+template <class = void>
+class BasicSafetensorsFile {
  public:
-  explicit SafetensorsFile(const std::string& path, std::uint64_t header_limit = safetensors_header_limit)
-      : SafetensorsFile(InputFile(path), header_limit) {}
-  explicit SafetensorsFile(InputFile input, std::uint64_t header_limit = safetensors_header_limit)
+  explicit BasicSafetensorsFile(const std::string& path, std::uint64_t header_limit = safetensors_header_limit)
+      : BasicSafetensorsFile(InputFile(path), header_limit) {}
+  explicit BasicSafetensorsFile(InputFile input, std::uint64_t header_limit = safetensors_header_limit)
       : file(std::move(input)) {
     const std::string json = read_header(header_limit);
     first_byte = 8 + json.size();
     header = parse_safetensors_header(json, file.size() - first_byte, file.path());
-    by_name.resize(header.tensors.size());
-    std::iota(by_name.begin(), by_name.end(), std::size_t{0});
-    std::sort(by_name.begin(), by_name.end(),
-              [&](std::size_t a, std::size_t b) { return header.tensors[a].name < header.tensors[b].name; });
   }
 
   const InputFile& input() const { return file; }
@@ -52,10 +47,14 @@ class SafetensorsFile {
 
   /// nullptr where no tensor has this name.
   const TensorInfo* find(std::string_view name) const {
-    const auto found = std::lower_bound(by_name.begin(), by_name.end(), name, [&](std::size_t i, std::string_view key) {
-      return header.tensors[i].name < key;
-    });
-    return found != by_name.end() && header.tensors[*found].name == name ? &header.tensors[*found] : nullptr;
+    std::size_t low = 0, high = header.by_name.size();
+    while (low < high) {
+      const std::size_t middle = (low + high) / 2;
+      const int order = header.tensors[header.by_name[middle]].name.compare(name);
+      if (order == 0) return &header.tensors[header.by_name[middle]];
+      (order < 0 ? low : high) = order < 0 ? middle + 1 : middle;
+    }
+    return nullptr;
   }
 
   /// Reads a tensor of any type, converted to float. Its shape is the caller's to check, its count is checked here.
@@ -120,8 +119,9 @@ class SafetensorsFile {
   InputFile file;
   std::uint64_t first_byte = 0;
   SafetensorsHeader header;
-  std::vector<std::size_t> by_name;
 };
+
+using SafetensorsFile = BasicSafetensorsFile<>;
 
 /// A tensor in memory that is to be written; `data` has as many bytes as dtype and shape need, in C order.
 struct SafetensorsView {
@@ -146,16 +146,18 @@ struct SafetensorsView {
 };
 
 /// The order in which the reference implementation writes tensors.
-inline void sort_for_safetensors(std::vector<SafetensorsView>& tensors) {
-  std::sort(tensors.begin(), tensors.end(), [](const SafetensorsView& a, const SafetensorsView& b) {
-    return std::tie(b.dtype, a.name) < std::tie(a.dtype, b.name);
+template <class = void>
+void sort_for_safetensors(std::vector<SafetensorsView>& tensors) {
+  detail::sort_by<SafetensorsView>(tensors, [](const SafetensorsView& a, const SafetensorsView& b) {
+    return a.dtype != b.dtype ? a.dtype > b.dtype : a.name < b.name;
   });
 }
 
 /// The bytes of a file before its first tensor, for tensors in this order. `path` is for errors.
-inline std::string safetensors_prefix(const std::vector<SafetensorsView>& tensors, const Metadata& metadata,
-                                      const std::string& path) {
-  SafetensorsHeader header{metadata, {}};
+template <class = void>
+std::string safetensors_prefix(const std::vector<SafetensorsView>& tensors, const Metadata& metadata,
+                               const std::string& path) {
+  SafetensorsHeader header{metadata, {}, {}};
   std::uint64_t position = 0;
   for (const SafetensorsView& tensor : tensors) {
     header.tensors.push_back({tensor.name, tensor.dtype, tensor.shape, position, position + tensor.bytes()});
@@ -171,8 +173,8 @@ inline std::string safetensors_prefix(const std::vector<SafetensorsView>& tensor
 }
 
 /// Writes tensors and metadata, straight from their memory, and replaces the file atomically.
-inline void safetensors_write(const std::string& path, std::vector<SafetensorsView> tensors,
-                              const Metadata& metadata = {}) {
+template <class = void>
+void safetensors_write(const std::string& path, std::vector<SafetensorsView> tensors, const Metadata& metadata = {}) {
   sort_for_safetensors(tensors);
   const std::string prefix = safetensors_prefix(tensors, metadata, path);
   AtomicFile file(path);

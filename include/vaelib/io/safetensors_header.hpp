@@ -1,6 +1,8 @@
 // The header of a safetensors file, as text in JSON: parsed and checked in full, or written byte for byte as the
 // reference implementation writes it. https://github.com/huggingface/safetensors
 //
+// What is a template of nothing (template <class = void>) is so to be compiled only where it is used.
+//
 // Stricter than the reference: duplicate and unknown keys are refused, and so are types that are not in Dtype.
 #pragma once
 
@@ -16,7 +18,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -37,7 +38,8 @@ struct TensorInfo {
 
 struct SafetensorsHeader {
   Metadata metadata;
-  std::vector<TensorInfo> tensors;  // in the order of their data
+  std::vector<TensorInfo> tensors;   // in the order of their data
+  std::vector<std::size_t> by_name;  // their indices; what is parsed has it, what is to be written needs it not
 };
 
 /// Bytes of a tensor; none where an extent is negative or the product overflows.
@@ -61,14 +63,42 @@ inline std::string shape_text(const std::vector<std::int64_t>& shape) {
 
 namespace detail {
 
-inline void check_names_differ(const std::vector<TensorInfo>& tensors, std::string_view path) {
-  std::vector<std::string_view> names;
-  for (const TensorInfo& info : tensors) names.push_back(info.name);
-  std::sort(names.begin(), names.end());
-  const auto twin = std::adjacent_find(names.begin(), names.end());
-  if (twin != names.end()) fail(path, ": two tensors have the name ", shown(*twin));
+/// The indices of `items` in the order of `less`. The sort is compiled once for all T: vae.hpp stays quick to include.
+inline std::vector<std::size_t> sorted_indices(std::size_t count, const void* context,
+                                               bool (*less)(const void*, std::size_t, std::size_t)) {
+  std::vector<std::size_t> indices(count);
+  for (std::size_t i = 0; i < count; ++i) indices[i] = i;
+  std::sort(indices.begin(), indices.end(), [=](std::size_t a, std::size_t b) { return less(context, a, b); });
+  return indices;
+}
+template <class T>
+std::vector<std::size_t> sorted_indices(const std::vector<T>& items, bool (*less)(const T&, const T&)) {
+  const auto context = std::pair(items.data(), less);
+  return sorted_indices(items.size(), &context, [](const void* given, std::size_t a, std::size_t b) {
+    const auto& [data, compare] = *static_cast<const std::pair<const T*, bool (*)(const T&, const T&)>*>(given);
+    return compare(data[a], data[b]);
+  });
+}
+template <class T>
+void sort_by(std::vector<T>& items, bool (*less)(const T&, const T&)) {
+  std::vector<T> sorted;
+  sorted.reserve(items.size());
+  for (const std::size_t i : sorted_indices(items, less)) sorted.push_back(std::move(items[i]));
+  items = std::move(sorted);
 }
 
+/// The indices of the tensors by name; fails where two have the same.
+template <class = void>
+std::vector<std::size_t> indices_by_name(const std::vector<TensorInfo>& tensors, std::string_view path) {
+  const auto order =
+      sorted_indices<TensorInfo>(tensors, [](const TensorInfo& a, const TensorInfo& b) { return a.name < b.name; });
+  for (std::size_t i = 1; i < order.size(); ++i)
+    if (tensors[order[i - 1]].name == tensors[order[i]].name)
+      fail(path, ": two tensors have the name ", shown(tensors[order[i]].name));
+  return order;
+}
+
+template <class = void>
 class SafetensorsHeaderParser {
  public:
   SafetensorsHeaderParser(std::string_view header, std::string_view path) : json(header, path, 8), file_name(path) {}
@@ -81,7 +111,10 @@ class SafetensorsHeaderParser {
       parse_metadata();
     });
     json.expect_end();
-    check_names_differ(result.tensors, file_name);
+    sort_by<TensorInfo>(result.tensors, [](const TensorInfo& a, const TensorInfo& b) {
+      return a.begin != b.begin ? a.begin < b.begin : a.end != b.end ? a.end < b.end : a.name < b.name;
+    });
+    result.by_name = indices_by_name(result.tensors, file_name);
     check_layout(data_size);
     return std::move(result);
   }
@@ -105,7 +138,7 @@ class SafetensorsHeaderParser {
       if (std::exchange(seen[which], true)) json.refuse(text("a second ", key, " of tensor ", shown(name)));
       if (which == 0) info.dtype = parse_dtype();
       if (which == 1) info.shape = parse_shape();
-      if (which == 2) std::tie(info.begin, info.end) = parse_offsets();
+      if (which == 2) parse_offsets(info);
     });
     if (!(seen[0] && seen[1] && seen[2]))
       json.refuse(text("tensor ", shown(name), " lacks one of dtype, shape and data_offsets"));
@@ -131,22 +164,17 @@ class SafetensorsHeaderParser {
     return shape;
   }
 
-  std::pair<std::uint64_t, std::uint64_t> parse_offsets() {
-    std::array<std::uint64_t, 2> offsets{};
+  void parse_offsets(TensorInfo& info) {
     std::size_t count = 0;
     json.elements([&] {
       if (count == 2) json.wrong("two data_offsets");
-      offsets[count++] = json.unsigned_integer();
+      (count++ == 0 ? info.begin : info.end) = json.unsigned_integer();
     });
     if (count != 2) json.refuse("expected two data_offsets, found fewer");
-    return {offsets[0], offsets[1]};
   }
 
   /// Every byte behind the header belongs to exactly one tensor, and every tensor has the bytes of its shape.
   void check_layout(std::uint64_t data_size) {
-    std::sort(result.tensors.begin(), result.tensors.end(), [](const TensorInfo& a, const TensorInfo& b) {
-      return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
-    });
     std::uint64_t expected = 0;
     for (const TensorInfo& info : result.tensors) {
       const std::string where = text(file_name, ": tensor ", shown(info.name), ": ");
@@ -174,14 +202,15 @@ class SafetensorsHeaderParser {
 }  // namespace detail
 
 /// Parses and checks a header that has `data_size` bytes behind it; `path` is for errors.
-inline SafetensorsHeader parse_safetensors_header(std::string_view header, std::uint64_t data_size,
-                                                  std::string_view path) {
-  return detail::SafetensorsHeaderParser(header, path).parse(data_size);
+template <class = void>
+SafetensorsHeader parse_safetensors_header(std::string_view header, std::uint64_t data_size, std::string_view path) {
+  return detail::SafetensorsHeaderParser<>(header, path).parse(data_size);
 }
 
 /// The header of these tensors, padded to a multiple of 8. `path` is for errors.
-inline std::string safetensors_header(const SafetensorsHeader& content, std::string_view path) {
-  detail::check_names_differ(content.tensors, path);
+template <class = void>
+std::string safetensors_header(const SafetensorsHeader& content, std::string_view path) {
+  detail::indices_by_name(content.tensors, path);
   std::string header = "{";
   const auto add = [&](std::string_view separator, std::string_view key) {
     if (!is_utf8(key)) fail(path, ": the text ", shown(key), " is not valid UTF-8");

@@ -14,7 +14,7 @@ template <class T>
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(long count) { resize(count); }
+  explicit Buffer(long n) { resize(n); }
   Buffer(const Buffer& other) {
     resize(other.count);
     std::copy_n(other.memory, count, memory);

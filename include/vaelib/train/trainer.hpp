@@ -31,6 +31,8 @@ struct FitOptions {
   ProgressStyle progress = ProgressStyle::silent;
 };
 
+class Cpu;
+
 template <class Model, class Optimizer = Adam, class B = Cpu>
 class Trainer {
  public:

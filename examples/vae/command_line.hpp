@@ -1,0 +1,20 @@
+// The command line of `vae`: its commands, help, and sentences about what is wrong.
+#pragma once
+
+#include "options.hpp"
+
+namespace vae {
+
+struct CommandLine {
+  std::string command;  ///< empty where help or the version was asked for, and printed
+  TrainOptions train;
+  Given given;
+};
+
+/// Throws UsageError.
+CommandLine read_command_line(int argc, char** argv);
+
+/// The one of `known` that is most like a word; empty where none is.
+std::string nearest(const std::string& word, const std::vector<std::string>& known);
+
+}  // namespace vae

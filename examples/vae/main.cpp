@@ -1,0 +1,37 @@
+// vae: trains variational autoencoders on images. `vae --help` lists the commands.
+//
+// Exit codes: 0, 2 where the command line is wrong, 1 where anything else is; then one line on standard error says
+// what.
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string_view>
+
+#include "command_line.hpp"
+#include "train.hpp"
+
+namespace {
+
+int complain(std::string_view sentence, int code) {
+  constexpr std::string_view library = "vaelib: ";
+  if (sentence.starts_with(library)) sentence.remove_prefix(library.size());
+  std::fflush(stdout);
+  std::fprintf(stderr, "vae: %.*s\n", int(sentence.size()), sentence.data());
+  return code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    const auto line = vae::read_command_line(argc, argv);
+    if (line.command == "train") vae::train(line.train, line.given);
+    return 0;
+  } catch (const vae::UsageError& error) {
+    return complain(error.what(), 2);
+  } catch (const std::bad_alloc&) {
+    return complain("not enough memory", 1);
+  } catch (const std::exception& error) {
+    return complain(error.what(), 1);
+  }
+}

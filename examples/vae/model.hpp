@@ -1,0 +1,42 @@
+// Any of the program's models, its type forgotten. What is behind it is in models.cpp, the one file that takes long to
+// compile.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vaelib/io/safetensors.hpp>
+#include <vaelib/train/trainer.hpp>
+
+namespace vae {
+
+struct ModelSettings {
+  bool convolutional = true;
+  vaelib::Shape image{28, 28, 1};
+  int code_size = 20, hidden_size = 400;
+  int labels = 0;  ///< how many a conditional model tells apart; 0: it is told none
+  std::string likelihood = "bernoulli";
+  float free_bits = 0, learning_rate = 1e-3f;
+  std::uint64_t seed = 0;
+  int threads = 0;
+};
+
+class AnyModel {
+ public:
+  virtual ~AnyModel() = default;
+
+  virtual long parameters() const = 0;
+  virtual int threads() const = 0;
+  virtual std::uint64_t steps() const = 0;  ///< taken so far
+  virtual vaelib::History fit(const vaelib::SourceView& data, const vaelib::FitOptions& options) = 0;
+  virtual void save(const std::string& path, const vaelib::Metadata& metadata) const = 0;
+
+  using Pixels = std::span<const float>;
+  using Labels = const std::int32_t*;
+  virtual std::vector<float> encode(Pixels images, Labels labels) const = 0;  ///< means of q(z|x)
+  virtual std::vector<float> reconstruct(Pixels images, Labels labels) const = 0;
+  virtual std::vector<float> sample(long count, std::uint64_t seed, Labels labels) const = 0;
+};
+
+std::unique_ptr<AnyModel> make_model(const ModelSettings& settings);
+
+}  // namespace vae

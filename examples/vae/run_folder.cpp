@@ -1,0 +1,110 @@
+#include "run_folder.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <vaelib/io/checkpoint.hpp>
+#include <vaelib/version.hpp>
+
+namespace vae {
+
+using namespace vaelib;
+
+namespace {
+
+constexpr std::array outputs{"config.json",         "metrics.csv",           "metrics.jsonl",    "training_losses.png",
+                             "reconstructions.png", "generated_samples.png", "latent_space.png", "model.safetensors"};
+
+bool exists(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0;
+}
+
+std::string key_of(std::string flag) {
+  std::replace(flag.begin(), flag.end(), '-', '_');
+  return flag;
+}
+
+}  // namespace
+
+bool RunFolder::holds_checkpoints() const {
+  if (!exists(checkpoints())) return false;
+  const auto names = list_folder(checkpoints());
+  return std::any_of(names.begin(), names.end(), [](const std::string& name) {
+    return name.starts_with("checkpoint-") && name.ends_with(".safetensors");
+  });
+}
+
+bool RunFolder::holds_model() const { return exists(file("model.safetensors")); }
+
+bool RunFolder::holds_run() const {
+  return holds_checkpoints() ||
+         std::any_of(outputs.begin(), outputs.end(), [&](const char* name) { return exists(file(name)); });
+}
+
+bool RunFolder::is_complete(std::uint64_t step, bool latent_space) const {
+  for (const std::string name : outputs)
+    if (!exists(file(name)) && (latent_space || name != "latent_space.png")) return false;
+  try {
+    const SafetensorsFile model(file("model.safetensors"));
+    const auto found = model.metadata().find(step_key);
+    return found != model.metadata().end() && found->second == std::to_string(step);
+  } catch (const Error&) {
+    return false;  // it will be written again
+  }
+}
+
+void RunFolder::clear() const {
+  if (exists(checkpoints())) CheckpointStore(checkpoints()).clear();
+  for (const char* name : outputs) remove_file(file(name));
+}
+
+std::map<std::string, std::string> RunFolder::read_config() const {
+  const std::string path = file("config.json");
+  std::map<std::string, std::string> flags;
+  if (!exists(path)) return flags;
+  const auto config = nlohmann::json::parse(read_file(path, 1 << 20), nullptr, false);
+  if (!config.is_object() || !config.contains("options") || !config["options"].is_object())
+    fail(path, ": is no configuration of a run: expected a JSON object with an object 'options'");
+  for (const auto& [key, value] : config["options"].items()) {
+    std::string flag = key;
+    std::replace(flag.begin(), flag.end(), '_', '-');
+    flags[flag] = value.is_string() ? value.get<std::string>() : value.dump();
+  }
+  return flags;
+}
+
+void RunFolder::write_config(TrainOptions options, const ImageData& data, long parameters) const {
+  using Json = nlohmann::ordered_json;
+  Json flags = Json::object();
+  each_flag(options, [&](const Flag& flag, const auto& member) {
+    if (flag.role == Role::call) return;
+    if constexpr (std::is_same_v<std::remove_cvref_t<decltype(member)>, std::string>)
+      if (member.empty()) return;
+    flags[key_of(flag.name)] = member;
+  });
+  const Shape image = data.train.shape();
+  Json config{{"program", "vae"},
+              {"version", VAELIB_VERSION},
+              {"options", flags},
+              {"data",
+               {{"name", data.name},
+                {"image", {image.height, image.width, image.channels}},
+                {"training_images", data.train.size()},
+                {"test_images", data.test.size()},
+                {"classes", data.class_names}}},
+              {"model", {{"parameters", parameters}}}};
+  write_file_atomically(file("config.json"), config.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+void RunFolder::list() const {
+  for (const char* name : outputs) {
+    struct stat status {};
+    if (::stat(file(name).c_str(), &status) == 0)
+      std::printf("  %-22s %9.1f kB\n", name, double(status.st_size) / 1000);
+  }
+  if (holds_checkpoints()) std::printf("  checkpoints/\n");
+}
+
+}  // namespace vae

@@ -1,0 +1,44 @@
+// The output folder of a run: what lies in it, and whether it holds a run already.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <vaelib/io/file.hpp>
+
+#include "data.hpp"
+
+namespace vae {
+
+class RunFolder {
+ public:
+  explicit RunFolder(std::string path) : folder(std::move(path)) {}
+
+  const std::string& path() const { return folder; }
+  std::string file(const std::string& name) const { return folder + '/' + name; }
+  std::string checkpoints() const { return file("checkpoints"); }
+
+  bool holds_checkpoints() const;
+  bool holds_model() const;
+  /// Checkpoints, or any file that a run writes.
+  bool holds_run() const;
+  /// Whether all pictures, and a model of this step, were written.
+  bool is_complete(std::uint64_t step, bool latent_space) const;
+  /// Makes the folder. Throws vaelib::Error where that is impossible.
+  void create() const { vaelib::create_directories(folder); }
+  /// Removes what a run wrote, and nothing else.
+  void clear() const;
+
+  /// config.json: the flags by their names.
+  std::map<std::string, std::string> read_config() const;
+  void write_config(TrainOptions options, const ImageData& data, long parameters) const;
+
+  /// Names and sizes of the files, on standard output.
+  void list() const;
+
+  static constexpr const char* step_key = "vae.step";  ///< in the metadata of model.safetensors
+
+ private:
+  std::string folder;
+};
+
+}  // namespace vae

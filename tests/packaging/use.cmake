@@ -1,4 +1,5 @@
-# cmake -DMODE=find_package|add_subdirectory -DBUILD=<build> -DSOURCE=<source> -DCOMPILER=<c++> -P use.cmake
+# cmake -DMODE=find_package|add_subdirectory -DBUILD=<build> -DSOURCE=<source> -DCOMPILER=<c++>
+#       -DGENERATOR=<generator> -P use.cmake
 # Builds and runs consumer/ against the library: installed and moved to another prefix, or added as a folder.
 cmake_minimum_required(VERSION 3.21...3.30)
 set(work "${BUILD}/packaging/${MODE}")
@@ -13,7 +14,8 @@ function(run)
   endif()
 endfunction()
 
-set(configure "${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_LIST_DIR}/consumer" -B "${work}/build" "-DCMAKE_CXX_COMPILER=${COMPILER}")
+set(configure "${CMAKE_COMMAND}" -G "${GENERATOR}" -S "${CMAKE_CURRENT_LIST_DIR}/consumer" -B "${work}/build"
+    "-DCMAKE_CXX_COMPILER=${COMPILER}")
 if(MODE STREQUAL find_package)
   run("${CMAKE_COMMAND}" --install "${BUILD}" --prefix "${work}/installed")
   file(RENAME "${work}/installed" "${work}/moved")

@@ -34,8 +34,9 @@ class HostLayers : public HostOperations<Derived, R> {
     });
   }
 
-  void normalise_gradient(long rows, long columns, const Real* x, const Real* mean, const Real* variance, Real epsilon, const Real* weight,
-                          const Real* upstream, Target<Real> to_x, Target<Real> to_weight, Target<Real> to_bias) {
+  /// `of_batch`: mean and variance are those of x and take part in the gradient; otherwise they are given numbers.
+  void normalise_gradient(long rows, long columns, bool of_batch, const Real* x, const Real* mean, const Real* variance, Real epsilon,
+                          const Real* weight, const Real* upstream, Target<Real> to_x, Target<Real> to_weight, Target<Real> to_bias) {
     if (sums.size() < std::size_t(2 * columns)) sums.resize(2 * columns);
     Real *with_x = sums.data(), *plain = with_x + columns;  // sums of upstream * normalised x, and of upstream
     const auto terms = [=](auto at, auto column, long) VAELIB_LOOP {
@@ -46,7 +47,7 @@ class HostLayers : public HostOperations<Derived, R> {
     if (to_weight) this->copy(columns, with_x, to_weight);
     if (to_bias) this->copy(columns, plain, to_bias);
     if (!to_x) return;
-    const Real share = Real(1) / Real(rows);
+    const Real share = of_batch ? Real(1) / Real(rows) : Real(0);
     this->lines(rows, columns, [=](auto at, auto column, long) VAELIB_LOOP {
       const auto rate = decltype(at.load(x))(Real(1)) / sqrt(column.load(variance) + epsilon);
       const auto centred = (at.load(x) - column.load(mean)) * rate;

@@ -17,21 +17,23 @@ Var<R, A> batch_norm(S& step, Var<R, A> x, const Parameter& weight, const Parame
   const int channels = int(weight.size());
   const long rows = channels == 0 ? 0 : x.size() / channels;
   auto y = step.template variable<A>(x.space(), x.shape, step.needs_gradient(x, weight, bias));
-  if (!step.training()) {
-    step.backend.normalise(rows, channels, x.value(), step.value(mean), step.value(variance), R(epsilon), step.value(weight), step.value(bias), y.value());
-    return y;
-  }
-  if (rows < 2) fail("vaelib: BatchNorm wants more than one value a channel in training, found ", rows);
-  R* statistics = step.arena.template allocate<R>(2 * channels);  // mean, variance
-  step.backend.column_statistics(rows, channels, x.value(), statistics, statistics + channels);
-  step.backend.normalise(rows, channels, x.value(), statistics, statistics + channels, R(epsilon), step.value(weight), step.value(bias), y.value());
+  const bool of_batch = step.training();
   const R *old_mean = step.value(mean), *old_variance = step.value(variance), *old_count = step.value(count);
-  if (R* moved = step.propose(mean)) step.backend.move(channels, old_mean, statistics, R(momentum), R(1), moved);
-  if (R* moved = step.propose(variance)) step.backend.move(channels, old_variance, statistics + channels, R(momentum), R(rows) / R(rows - 1), moved);
-  if (R* moved = step.propose(count)) *moved = *old_count + 1;
+  const R *used_mean = old_mean, *used_variance = old_variance;
+  if (of_batch) {
+    if (rows < 2) fail("vaelib: BatchNorm wants more than one value a channel in training, found ", rows);
+    R* statistics = step.arena.template allocate<R>(2 * channels);  // mean, variance
+    step.backend.column_statistics(rows, channels, x.value(), statistics, statistics + channels);
+    if (R* moved = step.propose(mean)) step.backend.move(channels, old_mean, statistics, R(momentum), R(1), moved);
+    if (R* moved = step.propose(variance)) step.backend.move(channels, old_variance, statistics + channels, R(momentum), R(rows) / R(rows - 1), moved);
+    if (R* moved = step.propose(count)) *moved = *old_count + 1;
+    used_mean = statistics;
+    used_variance = statistics + channels;
+  }
+  step.backend.normalise(rows, channels, x.value(), used_mean, used_variance, R(epsilon), step.value(weight), step.value(bias), y.value());
   if (y.needs_gradient())
     step.record({y.node}, [=](S& s) {
-      s.backend.normalise_gradient(rows, channels, x.value(), statistics, statistics + channels, R(epsilon), s.value(weight), s.gradient(y),
+      s.backend.normalise_gradient(rows, channels, of_batch, x.value(), used_mean, used_variance, R(epsilon), s.value(weight), s.gradient(y),
                                    s.target(x), s.target(weight), s.target(bias));
     });
   return y;

@@ -37,25 +37,25 @@ class Oracle : public HostLayers<Oracle, double> {
   template <class F = Identity>
   void convolution(const ConvolutionShape& s, long images, const double* x, const double* weight, double* y, bool add,
                    const double* bias = nullptr, F f = {}) {
-    std::vector<double> sums(images * s.out_height * s.out_width * s.out_channels);
+    std::vector<double> outputs(images * s.out_height * s.out_width * s.out_channels);
     for_each_tap(s, images, [&](long in, long out, long tap) {
       for (int i = 0; i < s.channels; ++i)
         for (int o = 0; o < s.out_channels; ++o)
-          sums[out * s.out_channels + o] += x[in * s.channels + i] * weight[(tap * s.channels + i) * s.out_channels + o];
+          outputs[out * s.out_channels + o] += x[in * s.channels + i] * weight[(tap * s.channels + i) * s.out_channels + o];
     });
-    for (std::size_t e = 0; e < sums.size(); ++e) write(y[e], sums[e], add, bias ? bias[e % s.out_channels] : 0, f);
+    for (std::size_t e = 0; e < outputs.size(); ++e) write(y[e], outputs[e], add, bias ? bias[e % s.out_channels] : 0, f);
   }
 
   template <class F = Identity>
   void convolution_adjoint(const ConvolutionShape& s, long images, const double* y, const double* weight, double* x, bool add,
                            const double* bias = nullptr, F f = {}) {
-    std::vector<double> sums(images * s.height * s.width * s.channels);
+    std::vector<double> inputs(images * s.height * s.width * s.channels);
     for_each_tap(s, images, [&](long in, long out, long tap) {
       for (int i = 0; i < s.channels; ++i)
         for (int o = 0; o < s.out_channels; ++o)
-          sums[in * s.channels + i] += y[out * s.out_channels + o] * weight[(tap * s.channels + i) * s.out_channels + o];
+          inputs[in * s.channels + i] += y[out * s.out_channels + o] * weight[(tap * s.channels + i) * s.out_channels + o];
     });
-    for (std::size_t e = 0; e < sums.size(); ++e) write(x[e], sums[e], add, bias ? bias[e % s.channels] : 0, f);
+    for (std::size_t e = 0; e < inputs.size(); ++e) write(x[e], inputs[e], add, bias ? bias[e % s.channels] : 0, f);
   }
 
   void convolution_weight_gradient(const ConvolutionShape& s, long images, const double* x, const double* y, double* weight, bool add) {

@@ -41,49 +41,46 @@ struct Gradients {
   std::vector<Real> output, of_input, of_parameters;
 };
 
-/// One forward and backward pass of forward(step, model, x) on poisoned memory.
+/// One forward pass of forward(step, model, x), and a backward pass unless only the loss is wanted. The memory that the
+/// step has from earlier passes is poisoned.
 template <Shape In, class B, class Model, class F>
-auto gradients_of(B& backend, const Weights<Model, B>& weights, const GradientCheckOptions& options, Shape shape, const std::vector<double>& input, F forward) {
+auto gradients_of(Step<B>& step, const Weights<Model, B>& weights, const GradientCheckOptions& options, Shape shape, const std::vector<double>& input, F forward,
+                  bool only_loss = false) {
   using Real = typename B::Real;
-  Step<B> step(backend);
-  for (int pass = 0; pass < 2; ++pass) {  // the first one only opens memory, which the second one finds poisoned
-    Weights<Model, B> own = weights;
-    Buffer<Real> gradients(own.values.size());
-    std::fill_n(gradients.data(), gradients.size(), std::numeric_limits<Real>::quiet_NaN());
-    Buffer<bool> written(own.parameters.size() + 1), trained(own.parameters.size() + 1);
-    std::fill_n(trained.data(), trained.size(), true);
-    Buffers<Real> b = own.buffers();
-    b.gradients = gradients.data();
-    b.written = written.data();
-    b.trained = trained.data();
-    b.proposed = own.proposed.data();
-    b.proposals = own.proposals.data();
-    step.begin(b, Mode::training, options.seed, 1, Stream::noise);
-    step.mode = options.mode;
-    step.arena.poison();
-    auto x = step.template variable<In>(step.rows(options.rows), shape, true);
-    std::copy(input.begin(), input.end(), x.value());
-    auto y = forward(step, own.model, x);
-    const auto weigh = [&](auto v, int ordinal) {
-      const auto g = standard_normal<decltype(v)::static_shape>(step, v.space(), v.shape);
-      (void)ordinal;
-      return mean_rows(step, map_reduce(step, Multiply{}, v, fixed(g)));
-    };
-    step.key.ordinal = 1000;
-    const auto loss = add(step, add(step, weigh(y, 0), weigh(x, 1)), weigh(y, 2));
-    if (pass == 0) continue;
-    step.backward(loss);
-    step.backward(loss);  // a second time over the same tape gives the same
-    Gradients<Real> result;
-    result.loss = double(*loss.value());
-    result.output.assign(y.value(), y.value() + y.size());
-    result.of_input.assign(step.gradient(x), step.gradient(x) + x.size());
-    result.of_parameters.resize(gradients.size(), 0);
-    for (const auto& [name, p] : own.parameters)
-      if (written[p.id]) std::copy_n(gradients.data() + p.offset, p.size(), result.of_parameters.data() + p.offset);
-    return result;
-  }
-  return Gradients<Real>{};
+  Weights<Model, B> own = weights;
+  Buffer<Real> gradients(own.values.size());
+  std::fill_n(gradients.data(), gradients.size(), std::numeric_limits<Real>::quiet_NaN());
+  Buffer<bool> written(own.parameters.size() + 1), trained(own.parameters.size() + 1);
+  std::fill_n(trained.data(), trained.size(), true);
+  Buffers<Real> b = own.buffers();
+  b.gradients = gradients.data();
+  b.written = written.data();
+  b.trained = trained.data();
+  b.proposed = own.proposed.data();
+  b.proposals = own.proposals.data();
+  step.begin(b, Mode::training, options.seed, 1, Stream::noise);
+  step.mode = options.mode;
+  step.arena.poison();
+  auto x = step.template variable<In>(step.rows(options.rows), shape, true);
+  std::copy(input.begin(), input.end(), x.value());
+  auto y = forward(step, own.model, x);
+  const auto weigh = [&](auto v) {
+    const auto g = standard_normal<decltype(v)::static_shape>(step, v.space(), v.shape);
+    return mean_rows(step, map_reduce(step, Multiply{}, v, fixed(g)));
+  };
+  step.key.ordinal = 1000;
+  const auto loss = add(step, add(step, weigh(y), weigh(x)), weigh(y));
+  Gradients<Real> result;
+  result.loss = double(*loss.value());
+  if (only_loss) return result;
+  step.backward(loss);
+  step.backward(loss);  // a second time over the same tape gives the same
+  result.output.assign(y.value(), y.value() + y.size());
+  result.of_input.assign(step.gradient(x), step.gradient(x) + x.size());
+  result.of_parameters.resize(gradients.size(), 0);
+  for (const auto& [name, p] : own.parameters)
+    if (written[p.id]) std::copy_n(gradients.data() + p.offset, p.size(), result.of_parameters.data() + p.offset);
+  return result;
 }
 
 }  // namespace detail
@@ -102,16 +99,18 @@ GradientReport gradient_check(Model model, F forward, GradientCheckOptions optio
   for (const auto& [name, p] : weights.parameters)
     for (long i = 0; i < p.size(); ++i) weights.values[p.offset + i] = float(weights.values[p.offset + i] + 0.1 * noise[p.offset + i]);
 
-  const auto run = [&] { return detail::gradients_of<In>(oracle, weights, options, shape, input, forward); };
-  const auto analytic = run();
+  Step<Oracle> step(oracle);
+  const auto run = [&](bool only_loss) { return detail::gradients_of<In>(step, weights, options, shape, input, forward, only_loss); };
+  run(false);  // opens memory, which the next one finds poisoned
+  const auto analytic = run(false);
   GradientReport report;
   report.where = "";
   const auto compare = [&](double& place, double gradient, const std::string& name, long index) {
     const double before = place;
     place = before + options.epsilon;
-    const double above = run().loss;
+    const double above = run(true).loss;
     place = before - options.epsilon;
-    const double below = run().loss;
+    const double below = run(true).loss;
     place = before;
     const double numeric = (above - below) / (2 * options.epsilon), error = std::abs(gradient - numeric) / (options.absolute + options.relative * std::abs(numeric));
     ++report.checked;
@@ -131,7 +130,10 @@ GradientReport gradient_check(Model model, F forward, GradientCheckOptions optio
   Weights<Model, Cpu> singles(model, options.seed);
   std::copy(weights.values.begin(), weights.values.end(), singles.values.begin());
   std::copy(weights.state.begin(), weights.state.end(), singles.state.begin());
-  const auto single = detail::gradients_of<In>(cpu, singles, options, shape, input, forward);
+  Step<Cpu> single_step(cpu);
+  const auto run_single = [&] { return detail::gradients_of<In>(single_step, singles, options, shape, input, forward); };
+  run_single();
+  const auto single = run_single();
   const auto close = [&](const auto& a, const auto& b, const char* name) {
     double largest = 1e-30, difference = 0;
     for (std::size_t i = 0; i < a.size(); ++i) {

@@ -42,6 +42,24 @@ auto sum_features(S& step, V x) {
   return map_reduce(step, Identity{}, x);
 }
 
+/// The same for variables of few numbers, such as the terms of a loss.
+template <class S, class R, Shape A>
+Var<R, Shape{1}> sum_few(S& step, Var<R, A> x) {
+  auto y = step.template variable<Shape{1}>(x.space(), Shape{1}, step.needs_gradient(x));
+  const long rows = x.rows(), features = x.features();
+  for (long r = 0; r < rows; ++r) {
+    double sum = 0;
+    for (long j = 0; j < features; ++j) sum += x.value()[r * features + j];
+    y.value()[r] = R(sum);
+  }
+  if (y.needs_gradient())
+    step.record({y.node}, [=](S& s) {
+      const auto t = s.target(x);
+      for (long i = 0; t && i < rows * features; ++i) t.data[i] = (t.add ? t.data[i] : R(0)) + s.gradient(y)[i / features];
+    });
+  return y;
+}
+
 /// The same rows seen in another shape of as many features; nothing is copied.
 template <Shape To, class R, Shape A>
 Var<R, To> view(Var<R, A> x, Shape to = To) {

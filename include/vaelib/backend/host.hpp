@@ -7,6 +7,7 @@
 // of a row take the same path as all others.
 #pragma once
 
+#include <vaelib/core/operand.hpp>
 #include <vaelib/core/vectorize.hpp>
 
 #include <algorithm>
@@ -52,12 +53,11 @@ class HostLoops {
   /// body(at) for every element of [0, count).
   template <class Body>
   void elements(long count, Body body) {
-    constexpr long block = 8192;
-    self().parallel((count + block - 1) / block, [&](long b) {
+    self().parallel(blocks_of(count), [&](long b) {
       self().with_lanes([&](auto tag) VAELIB_LOOP {
         using T = typename decltype(tag)::type;
-        const long end = std::min(count, (b + 1) * block);
-        for (long i = b * block; i < end; i += lane_count<T>) body(access<T>(i, end));
+        const long end = std::min(count, (b + 1) * block_size);
+        for (long i = b * block_size; i < end; i += lane_count<T>) body(access<T>(i, end));
       });
     });
   }
@@ -100,9 +100,9 @@ class HostLoops {
     });
   }
 
-  /// out[k][j] (+)= sum over the rows of term k of body(at, column, row), which returns K terms.
+  /// out[k][j] (+)= scale * sum over the rows of term k of body(at, column, row), which returns K terms.
   template <int K, class Body>
-  void column_sums(long rows, long columns, const std::array<Real*, K>& out, const std::array<bool, K>& add, Body body) {
+  void column_sums(long rows, long columns, const std::array<Real*, K>& out, const std::array<bool, K>& add, Body body, Real scale = 1) {
     const long block = rows_of_sum(rows, columns), blocks = std::max(1L, (rows + block - 1) / block);
     if (partial.size() < std::size_t(blocks * K * columns)) partial.resize(blocks * K * columns);
     self().parallel(blocks, [&](long b) {
@@ -120,23 +120,47 @@ class HostLoops {
         }
       });
     });
-    for (int k = 0; k < K; ++k) {
-      if (!out[k]) continue;
-      elements(columns, [=, this, target = out[k], adds = add[k]](auto at) {
-        auto sum = at.load(partial.data() + k * columns);
-        for (long b = 1; b < blocks; ++b) sum = sum + at.load(partial.data() + (b * K + k) * columns);
-        at.store(target, adds, sum);
-      });
-    }
+    for (int k = 0; k < K; ++k)
+      if (out[k]) add_partial_sums(blocks, K * columns, columns, partial.data() + k * columns, scale, {out[k], add[k]});
   }
 
+  /// out[b] = sum of body(at) over the b-th block of 8192 elements; `blocks_of(count)` numbers.
+  template <class Body>
+  void block_sums(long count, Real* out, Body body) {
+    self().parallel(blocks_of(count), [&](long b) {
+      self().with_lanes([&](auto tag) VAELIB_LOOP {
+        using T = typename decltype(tag)::type;
+        const long end = std::min(count, (b + 1) * block_size);
+        T sum(Real(0));
+        for (long i = b * block_size; i < end; i += lane_count<T>) {
+          const auto at = access<T>(i, end);
+          sum = sum + at.only(body(at));
+        }
+        out[b] = vaelib::sum(sum);
+      });
+    });
+  }
+  static long blocks_of(long count) { return (count + block_size - 1) / block_size; }
+
  private:
+  static constexpr long block_size = 8192;
+
   Derived& self() { return static_cast<Derived&>(*this); }
+
+  /// target (+)= scale * (the sums of all blocks, one after another); `stride` apart.
+  void add_partial_sums(long blocks, long stride, long columns, const Real* sums, Real scale, Target<Real> target) {
+    elements(columns, [=](auto at) VAELIB_LOOP {
+      auto sum = at.load(sums);
+      for (long b = 1; b < blocks; ++b) sum = sum + at.load(sums + b * stride);
+      at.store(target.data, target.add, sum * scale);
+    });
+  }
+
   template <class T>
   static VAELIB_INLINE Access<T, Real> access(long index, long end) {
     return {index, int(std::min<long>(lane_count<T>, end - index))};
   }
-  static long rows_of_block(long columns) { return std::max(1L, 8192 / std::max(1L, columns)); }
+  static long rows_of_block(long columns) { return std::max(1L, block_size / std::max(1L, columns)); }
   static long rows_of_sum(long rows, long columns) { return std::max(rows_of_block(columns), (rows + 31) / 32); }
 
   std::vector<Real> partial;  // grows to the largest need and stays

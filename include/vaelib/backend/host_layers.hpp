@@ -22,8 +22,7 @@ class HostLayers : public HostOperations<Derived, R> {
       const auto d = at.load(x) - column.load(mean);
       return std::array{d * d};
     };
-    this->template column_sums<1>(rows, columns, {variance}, {false}, square);
-    this->elements(columns, [=](auto at) VAELIB_LOOP { at.store(variance, at.load(variance) * (Real(1) / Real(rows))); });
+    this->template column_sums<1>(rows, columns, {variance}, {false}, square, Real(1) / Real(rows));
   }
 
   void normalise(long rows, long columns, const Real* x, const Real* mean, const Real* variance, Real epsilon, const Real* weight,

@@ -79,8 +79,7 @@ class HostOperations : public HostLoops<Derived, R> {
 
   /// out[j] = scale * sum over the rows of x.
   void sum_rows(long rows, long columns, const Real* x, Real scale, Real* out) {
-    this->template column_sums<1>(rows, columns, {out}, {false}, [=](auto at, auto, long) VAELIB_LOOP { return std::array{at.load(x)}; });
-    elements(columns, [=](auto at) VAELIB_LOOP { at.store(out, at.load(out) * scale); });
+    this->template column_sums<1>(rows, columns, {out}, {false}, [=](auto at, auto, long) VAELIB_LOOP { return std::array{at.load(x)}; }, scale);
   }
   /// out[j] = scale * sum over the rows of x, in double: for losses, whose rows may be many and large.
   void sum_rows_exactly(long rows, long columns, const Real* x, double scale, Real* out) {
@@ -126,32 +125,18 @@ class HostOperations : public HostLoops<Derived, R> {
   }
   /// The sum of squares: not finite if any of the numbers is not.
   double squared_norm(long count, const Real* g) {
-    constexpr long line = 8192;
-    const long rows = (count + line - 1) / line;
-    if (sums.size() < std::size_t(rows)) sums.resize(rows);
-    const auto squares = [](auto at, const Real* from) VAELIB_LOOP {
-      const auto v = at.load(from);
+    return total_of_blocks(count, [=](auto at) VAELIB_LOOP {
+      const auto v = at.load(g);
       return v * v;
-    };
-    const long whole = count / line;
-    row_sums(whole, line, sums.data(), [=](auto at, long) VAELIB_LOOP { return squares(at, g); }, [](Real sum, long) { return sum; });
-    row_sums(rows - whole, count - whole * line, sums.data() + whole, [=](auto at, long) VAELIB_LOOP { return squares(at, g + whole * line); },
-             [](Real sum, long) { return sum; });
-    double total = 0;
-    for (long r = 0; r < rows; ++r) total += sums[r];
-    return total;
+    });
   }
   /// How many of the numbers lie outside of [low, high] or are NaN.
-  long count_outside(long rows, long columns, const Real* x, Real low, Real high) {
-    if (sums.size() < std::size_t(rows)) sums.resize(rows);
-    row_sums(rows, columns, sums.data(), [=](auto at, long) VAELIB_LOOP {
+  long count_outside(long count, const Real* x, Real low, Real high) {
+    return long(total_of_blocks(count, [=](auto at) VAELIB_LOOP {
       const auto v = at.load(x);
       using T = std::remove_const_t<decltype(v)>;
       return select(v >= low && v <= high, T(Real(0)), T(Real(1)));
-    }, [](Real sum, long) { return sum; });
-    double total = 0;
-    for (long r = 0; r < rows; ++r) total += sums[r];
-    return long(total);
+    }));
   }
 
   // ---- random numbers; row r of the result is row first + r of the global batch
@@ -173,6 +158,15 @@ class HostOperations : public HostLoops<Derived, R> {
       const long begin = b * block;
       fill(first + begin, std::min(block, rows - begin), out + begin * features);
     });
+  }
+
+  template <class Body>
+  double total_of_blocks(long count, Body body) {
+    if (long(sums.size()) < this->blocks_of(count)) sums.resize(this->blocks_of(count));
+    this->block_sums(count, sums.data(), body);
+    double total = 0;
+    for (long b = 0; b < this->blocks_of(count); ++b) total += sums[b];
+    return total;
   }
 
   template <class At, class Column, class O>

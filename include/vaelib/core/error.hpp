@@ -3,6 +3,8 @@
 
 #include <vaelib/version.hpp>
 
+#include <cstdio>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -15,24 +17,58 @@ class Error : public std::runtime_error {
 };
 
 namespace detail {
-inline void append(std::string& text, std::string_view part) { text += part; }
-inline void append(std::string& text, const char* part) { text += part; }
-inline void append(std::string& text, char part) { text += part; }
-void append(std::string& text, auto number)
-  requires requires { std::to_string(number); }
-{
-  text += std::to_string(number);
+
+/// One part of a message: text or a number. A plain type, so that a message costs little to compile.
+struct TextPart {
+  enum Kind { string, integer, natural, real } kind;
+  union {
+    std::string_view characters;
+    long long i;
+    unsigned long long n;
+    double d;
+  };
+  char single = 0;
+
+  TextPart(std::string_view s) : kind(string), characters(s) {}
+  TextPart(const char* s) : kind(string), characters(s) {}
+  TextPart(const std::string& s) : kind(string), characters(s) {}
+  TextPart(char c) : kind(string), characters(), single(c) {}
+  TextPart(int v) : kind(integer), i(v) {}
+  TextPart(long v) : kind(integer), i(v) {}
+  TextPart(long long v) : kind(integer), i(v) {}
+  TextPart(unsigned char v) : kind(natural), n(v) {}
+  TextPart(unsigned v) : kind(natural), n(v) {}
+  TextPart(unsigned long v) : kind(natural), n(v) {}
+  TextPart(unsigned long long v) : kind(natural), n(v) {}
+  TextPart(double v) : kind(real), d(v) {}
+
+  void append_to(std::string& text) const {
+    switch (kind) {
+      case string: single ? void(text += single) : void(text += characters); break;
+      case integer: text += std::to_string(i); break;
+      case natural: text += std::to_string(n); break;
+      case real: {
+        char buffer[32];
+        std::snprintf(buffer, sizeof buffer, "%g", d);
+        text += buffer;
+      }
+    }
+  }
+};
+
+inline std::string join(std::initializer_list<TextPart> parts) {
+  std::string result;
+  for (const TextPart& part : parts) part.append_to(result);
+  return result;
 }
+[[noreturn]] inline void throw_error(std::initializer_list<TextPart> parts) { throw Error(join(parts)); }
+
 }  // namespace detail
 
 /// One string of all parts: text, characters and numbers.
-std::string text(const auto&... parts) {
-  std::string result;
-  (detail::append(result, parts), ...);
-  return result;
-}
+std::string text(const auto&... parts) { return detail::join({detail::TextPart(parts)...}); }
 
 /// Throws Error with the text of all parts.
-[[noreturn]] void fail(const auto&... parts) { throw Error(text(parts...)); }
+[[noreturn]] void fail(const auto&... parts) { detail::throw_error({detail::TextPart(parts)...}); }
 
 }  // namespace vaelib::inline VAELIB_ABI

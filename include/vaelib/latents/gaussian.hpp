@@ -16,15 +16,21 @@ struct SoftClamp {
   VAELIB_HD constexpr auto operator()(auto x) const { return limit * tanh(x * (1 / limit)); }
 };
 struct Reparameterise {
-  VAELIB_HD constexpr auto operator()(auto mu, auto logvar, auto noise) const { return mu + exp(logvar * 0.5f) * noise; }
+  SoftClamp clamp;
+  VAELIB_HD constexpr auto operator()(auto mu, auto raw, auto noise) const { return mu + exp(clamp(raw) * 0.5f) * noise; }
 };
 struct StandardNormalKl {
-  VAELIB_HD constexpr auto operator()(auto mu, auto logvar) const { return 0.5f * (mu * mu + (expm1(logvar) - logvar)); }
+  SoftClamp clamp;
+  VAELIB_HD constexpr auto operator()(auto mu, auto raw) const {
+    const auto logvar = clamp(raw);
+    return 0.5f * (mu * mu + (expm1(logvar) - logvar));
+  }
 };
-/// What the head of an encoder says of each sample: rows x Size each.
+
+/// What the head of an encoder says of each sample: rows x Size each; the log-variance is not clamped yet.
 template <class V>
 struct GaussianPosterior {
-  V mu, logvar;
+  V mu, raw_logvar;
 };
 
 template <int Size>
@@ -46,19 +52,23 @@ struct Gaussian {
   template <class S, class V>
   auto posterior(S& step, V head) const {
     auto mu = columns<sample_shape>(step, head, 0, Shape{int(size)});
-    auto raw = columns<sample_shape>(step, head, int(size), Shape{int(size)});
-    return GaussianPosterior<decltype(mu)>{mu, map(step, SoftClamp{logvar_limit}, raw)};
+    return GaussianPosterior<decltype(mu)>{mu, columns<sample_shape>(step, head, int(size), Shape{int(size)})};
+  }
+  /// The log-variance of q(z|x).
+  template <class S, class V>
+  V logvar(S& step, const GaussianPosterior<V>& q) const {
+    return map(step, SoftClamp{logvar_limit}, q.raw_logvar);
   }
 
   template <class S, class V>
   V sample(S& step, const GaussianPosterior<V>& q) const {
-    return map(step, Reparameterise{}, q.mu, q.logvar, fixed(standard_normal<sample_shape>(step, q.mu.space(), q.mu.shape)));
+    return map(step, Reparameterise{{logvar_limit}}, q.mu, q.raw_logvar, fixed(standard_normal<sample_shape>(step, q.mu.space(), q.mu.shape)));
   }
 
   /// KL(q || prior) for each dimension: rows x Size, nats.
   template <class S, class V>
   V kl(S& step, const GaussianPosterior<V>& q) const {
-    return map(step, StandardNormalKl{}, q.mu, q.logvar);
+    return map(step, StandardNormalKl{{logvar_limit}}, q.mu, q.raw_logvar);
   }
 
   /// Samples of the prior.

@@ -40,8 +40,8 @@ template <class S, class Nll, class Kl>
 auto negative_elbo(S& step, const ElboOptions& options, Nll nll, Kl kl_of_samples) {
   const auto reconstruction = mean_rows(step, nll);
   const auto by_dimension = mean_rows(step, kl_of_samples);
-  const auto kl = sum_features(step, by_dimension);
-  const auto charged = options.free_bits > 0 ? sum_features(step, map_few(step, AtLeast{options.free_bits}, by_dimension)) : kl;
+  const auto kl = sum_few(step, by_dimension);
+  const auto charged = options.free_bits > 0 ? sum_few(step, map_few(step, AtLeast{options.free_bits}, by_dimension)) : kl;
   const auto objective = map_few(step, Objective{options.use_capacity}, reconstruction, charged, step.beta, step.capacity);
   return Losses<std::remove_const_t<decltype(kl)>>{objective, reconstruction, kl};
 }

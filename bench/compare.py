@@ -267,6 +267,9 @@ def main():
     if absent:
         print(f"Not installed for {options.python}, so left out: {', '.join(absent)}. Another interpreter: --python")
     print(f"{processor()}, {worker.threads()} threads, {options.rounds} rounds of {options.seconds:g} s each")
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > 0.5:
+        print(f"The machine is busy (load {load:.1f}): threads that wait for each other suffer most, so compare on an idle one.")
 
     results = {}
     for workload in options.workloads:
@@ -274,7 +277,7 @@ def main():
         report(workload, results[workload])
     print("\n" + ", ".join(dict.fromkeys(v for r in results.values() for v in r["about"].values())))
     if options.output:
-        document = {"processor": processor(), "threads": worker.threads(), "workloads": results}
+        document = {"processor": processor(), "threads": worker.threads(), "load_before": load, "workloads": results}
         options.output.write_text(json.dumps(document, indent=1) + "\n")
     if any(result["void"] for result in results.values()):
         sys.exit("A run whose loss after ten steps differs from the peer's is void.")

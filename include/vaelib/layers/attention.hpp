@@ -14,6 +14,7 @@ template <class S, class R, Shape Q, Shape V>
 Var<R, V> attention(S& step, Var<R, Q> queries, Var<R, Q> keys, Var<R, V> values) {
   const RowSpace *from = queries.space(), *to = keys.space();
   if (keys.space() != values.space()) fail("vaelib: attention wants keys and values of one row space");
+  if (queries.shape != keys.shape) fail("vaelib: attention wants queries and keys of one shape, found ", text_of(queries.shape), " and ", text_of(keys.shape));
   if (!from->offsets || !to->offsets || from->groups != to->groups)
     fail("vaelib: attention wants ragged rows of as many sets, found ", from->groups, " and ", to->groups);
   long weights = 0;

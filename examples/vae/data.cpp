@@ -23,6 +23,7 @@ ImageData load_data(const TrainOptions& options) {
   if (options.data == "shapes") {
     auto split = data::shapes(64, options.seed);
     if (options.images > 0) split.train.images = static_cast<std::uint32_t>(options.images);
+    split.test.images = std::min(split.test.images, split.train.images);  // a short trial is tested shortly
     return data_of(std::move(split), "made on the fly");
   }
   auto split = options.data == "mnist" ? data::mnist(options.data_dir) : data::fashion_mnist(options.data_dir);

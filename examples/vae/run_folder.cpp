@@ -40,7 +40,14 @@ bool RunFolder::holds_model() const { return exists(file("model.safetensors")); 
 
 bool RunFolder::holds_run() const {
   return holds_checkpoints() ||
-         std::any_of(outputs.begin(), outputs.end(), [&](const char* name) { return exists(file(name)); });
+         std::any_of(outputs.begin() + 1, outputs.end(), [&](const char* name) { return exists(file(name)); });
+}
+
+void RunFolder::create() const {
+  create_directories(folder);
+  for (const std::string& name : list_folder(folder))
+    for (const std::string output : outputs)
+      if (name.starts_with(text(output, AtomicFile::temporary_mark))) remove_file(file(name));
 }
 
 bool RunFolder::is_complete(std::uint64_t step, bool latent_space) const {

@@ -19,12 +19,12 @@ class RunFolder {
 
   bool holds_checkpoints() const;
   bool holds_model() const;
-  /// Checkpoints, or any file that a run writes.
+  /// Checkpoints, or any file that a run writes; config.json alone is one that ended before its first epoch did.
   bool holds_run() const;
   /// Whether all pictures, and a model of this step, were written.
   bool is_complete(std::uint64_t step, bool latent_space) const;
-  /// Makes the folder. Throws vaelib::Error where that is impossible.
-  void create() const { vaelib::create_directories(folder); }
+  /// Makes the folder, and removes what a killed process left half-written. Throws vaelib::Error where it cannot.
+  void create() const;
   /// Removes what a run wrote, and nothing else.
   void clear() const;
 

@@ -139,6 +139,7 @@ void train(TrainOptions options, Given given) {
   }
   folder.create();
   if (options.overwrite) folder.clear();
+  options.device = "cpu";
   options.threads = model->threads();
   folder.write_config(options, data, model->parameters());
   if (!options.quiet) print_headline(options, data, *model, folder);

@@ -22,6 +22,8 @@ function(vaelib_program name)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bin")
 endfunction()
 
+add_custom_target(vaelib_programs)  # all examples and benchmarks
+
 # vaelib_programs_of_folder([LINK <target>...]): one program a .cpp file of this folder, one a subfolder that holds .cpp files.
 function(vaelib_programs_of_folder)
   cmake_parse_arguments(PARSE_ARGV 0 folder "" "" "LINK")
@@ -36,6 +38,7 @@ function(vaelib_programs_of_folder)
     if(sources)
       cmake_path(GET entry STEM name)
       vaelib_program(${name} SOURCES ${sources} LINK ${folder_LINK})
+      add_dependencies(vaelib_programs ${name})
     endif()
   endforeach()
 endfunction()

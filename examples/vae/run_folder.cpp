@@ -13,6 +13,8 @@ using namespace vaelib;
 
 namespace {
 
+using Json = nlohmann::ordered_json;
+
 constexpr std::array outputs{"config.json",         "metrics.csv",           "metrics.jsonl",    "training_losses.png",
                              "reconstructions.png", "generated_samples.png", "latent_space.png", "model.safetensors"};
 
@@ -71,7 +73,7 @@ std::map<std::string, std::string> RunFolder::read_config() const {
   const std::string path = file("config.json");
   std::map<std::string, std::string> flags;
   if (!exists(path)) return flags;
-  const auto config = nlohmann::json::parse(read_file(path, 1 << 20), nullptr, false);
+  const auto config = Json::parse(read_file(path, 1 << 20), nullptr, false);
   if (!config.is_object() || !config.contains("options") || !config["options"].is_object())
     fail(path, ": is no configuration of a run: expected a JSON object with an object 'options'");
   for (const auto& [key, value] : config["options"].items()) {
@@ -83,7 +85,6 @@ std::map<std::string, std::string> RunFolder::read_config() const {
 }
 
 void RunFolder::write_config(TrainOptions options, const ImageData& data, long parameters) const {
-  using Json = nlohmann::ordered_json;
   Json flags = Json::object();
   each_flag(options, [&](const Flag& flag, const auto& member) {
     if (flag.role == Role::call) return;

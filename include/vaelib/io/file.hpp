@@ -168,9 +168,9 @@ inline void create_directories(const std::string& path) {
 inline std::vector<std::string> list_folder(const std::string& folder) {
   detail::Descriptor descriptor(detail::open_file(folder, O_RDONLY | O_DIRECTORY));
   if (descriptor.get() == -1 && errno == ENOENT) return {};
-  struct Stream {
+  struct Listing {
     DIR* opened;
-    ~Stream() {
+    ~Listing() {
       if (opened) ::closedir(opened);
     }
   } stream{descriptor.get() == -1 ? nullptr : ::fdopendir(descriptor.get())};

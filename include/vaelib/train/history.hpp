@@ -4,8 +4,9 @@
 
 #include <vaelib/io/file.hpp>
 
-#include <cstdio>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -30,11 +31,13 @@ struct EpochMetrics {
 using History = std::vector<EpochMetrics>;
 
 namespace detail {
+/// The fewest digits that read back as the same number; as the same float where it is one (0.001, not 0.00100000005).
 inline std::string shortest(double number) {
   char buffer[40];
+  const bool is_float = double(float(number)) == number;
   for (int digits = 6; digits <= 17; ++digits) {
     std::snprintf(buffer, sizeof buffer, "%.*g", digits, number);
-    if (std::strtod(buffer, nullptr) == number) break;
+    if (is_float ? std::strtof(buffer, nullptr) == float(number) : std::strtod(buffer, nullptr) == number) break;
   }
   return buffer;
 }

@@ -60,19 +60,20 @@ class Workload:
         products = [layer.products for layer in self.layers]
         return 2 * self.batch * (3 * sum(products) - products[0])
 
-    def write(self, path):
+    def write(self, weights_path, inputs_path):
         generator = random.Random(0)
-        tensors = {}
+        weights, inputs = {}, {}
         for layer in self.layers:
             bound = math.prod(layer.weight[1:]) ** -0.5
             for kind, shape in (("weight", layer.weight), ("bias", (layer.outputs,))):
                 values = (generator.uniform(-bound, bound) for _ in range(math.prod(shape)))
-                tensors[f"{layer.name}.{kind}"] = (shape, array.array("f", values))
+                weights[f"{layer.name}.{kind}"] = (shape, array.array("f", values))
         shape = (self.batch, *self.shape)
-        tensors["input"] = (shape, array.array("f", (generator.random() for _ in range(math.prod(shape)))))
+        inputs["input"] = (shape, array.array("f", (generator.random() for _ in range(math.prod(shape)))))
         shape = (10, self.batch, self.latent)
-        tensors["noise"] = (shape, array.array("f", (generator.gauss(0, 1) for _ in range(math.prod(shape)))))
-        worker.write(path, tensors)
+        inputs["noise"] = (shape, array.array("f", (generator.gauss(0, 1) for _ in range(math.prod(shape)))))
+        worker.write(weights_path, weights)
+        worker.write(inputs_path, inputs)
 
 
 WORKLOADS = {
@@ -154,18 +155,19 @@ def full_speed_library(build):
     return library
 
 
-def line_up(workload, path, options, have):
+def line_up(workload, weights, inputs, options, have):
     """The contestants of a workload, vaelib first."""
-    own = [str(options.build / "bin" / "bench_train_step"), "--worker", workload, "--inputs", str(path)]
+    own = [str(options.build / "bin" / "bench_train_step"), "--worker", workload, "--weights", weights, "--inputs", inputs]
     contestants = [Contestant("vaelib", own)] if not options.peers_only else []
-    torch = [options.python, str(HERE / "peers" / "torch_step.py"), workload, str(path)]
+    scripts = (str(HERE / "peers" / name) for name in ("torch_step.py", "jax_step.py"))
+    torch, jax = ([options.python, script, workload, weights, inputs] for script in scripts)
     if "torch" in have:
         contestants.append(Contestant("PyTorch as shipped", torch))
         library = full_speed_library(options.build)
         if library:
             contestants.append(Contestant(FULL_SPEED, torch, library))
     if "jax" in have:
-        contestants.append(Contestant("JAX jit", [options.python, str(HERE / "peers" / "jax_step.py"), workload, str(path)]))
+        contestants.append(Contestant("JAX jit", jax))
     return contestants
 
 
@@ -186,9 +188,9 @@ def paired(faster, slower):
 
 
 def measure(workload, options, have):
-    path = options.build / f"bench_{workload}.safetensors"
-    WORKLOADS[workload].write(str(path))
-    contestants = line_up(workload, path, options, have)
+    files = [str(options.build / f"bench_{workload}_{content}.safetensors") for content in ("weights", "inputs")]
+    WORKLOADS[workload].write(*files)
+    contestants = line_up(workload, *files, options, have)
     losses = compare_losses(contestants)
     own = next((c for c in contestants if c.name == "vaelib"), None)
     peaks = []
@@ -227,7 +229,7 @@ def report(workload, result):
     print(f"\n{workload}: {result['flops'] / 1e9:.3f} GFLOP a step", end="")
     if result["fma_peak_gflops"]:
         print(f", FMA peak {result['fma_peak_gflops']:.0f} GFLOP/s, BLAS core {result['blas_core']}", end="")
-    print(f"\n  {'':28}{'ms a step':>10}{'fastest':>9}{'GFLOP/s':>9}{'of peak':>9}{'loss':>12}{'vaelib is':>20}")
+    print(f"\n  {'':28}{'ms a step':>10}{'fastest':>9}{'GFLOP/s':>9}{'of peak':>9}{'loss':>12}{'vaelib is':>24}")
     for name, times in result["seconds"].items():
         rate = result["flops"] / statistics.median(times) / 1e9
         share = f"{rate / result['fma_peak_gflops']:.0%}" if result["fma_peak_gflops"] else ""
@@ -236,7 +238,7 @@ def report(workload, result):
         if name in result["void"]:
             words = "void: other loss"
         print(f"  {name:28}{statistics.median(times) * 1e3:10.3f}{min(times) * 1e3:9.3f}{rate:9.1f}{share:>9}"
-              f"{result['loss_after_10_steps'][name]:12.5f}{words:>20}")
+              f"{result['loss_after_10_steps'][name]:12.5f}{words:>24}")
     if result["faster_pytorch"] in result["ratios"]:
         ratio = result["ratios"][result["faster_pytorch"]]["median"]
         print(f"  {ratio:.2f} times as fast as the faster PyTorch ({result['faster_pytorch']})")

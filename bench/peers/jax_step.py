@@ -1,6 +1,6 @@
 """One training step of the workloads in JAX, jit-compiled for the CPU: forward, backward, Adam. Run by compare.py; see worker.py.
 
-    python3 jax_step.py fc|conv28|conv64 FILE
+    python3 jax_step.py fc|conv28|conv64 WEIGHTS INPUTS
 
 Images are channels last, which XLA is fastest with on CPUs, so PyTorch's weights are rearranged when they are read.
 """
@@ -21,7 +21,7 @@ IMAGES = ("NHWC", "HWIO", "NHWC")
 
 
 class Weights:
-    """Hands out the file's weights in JAX's layouts: (in, out) matrices, height x width x in x out filters."""
+    """Hands out PyTorch's weights in JAX's layouts: (in, out) matrices, height x width x in x out filters."""
 
     def __init__(self, tensors):
         self.tensors = tensors
@@ -135,11 +135,15 @@ def conv64(weights):
     return p, vae_loss(encode, decode, squared_error)
 
 
+def read(path):
+    return {name: numpy.array(values, numpy.float32).reshape(shape) for name, (shape, values) in worker.read(path).items()}
+
+
 def main():
-    workload, path = sys.argv[1:]
-    file = {name: numpy.array(values, numpy.float32).reshape(shape) for name, (shape, values) in worker.read(path).items()}
-    x, noise = jnp.asarray(file.pop("input")), jnp.asarray(file.pop("noise"))
-    weights, loss = {"fc": fc, "conv28": conv28, "conv64": conv64}[workload](Weights(file))
+    workload, weights_path, inputs_path = sys.argv[1:]
+    inputs = read(inputs_path)
+    x, noise = jnp.asarray(inputs["input"]), jnp.asarray(inputs["noise"])
+    weights, loss = {"fc": fc, "conv28": conv28, "conv64": conv64}[workload](Weights(read(weights_path)))
     weights = jax.tree.map(jnp.asarray, weights)
     optimizer = optax.adam(1e-3)
 

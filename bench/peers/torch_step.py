@@ -1,6 +1,6 @@
 """One training step of the workloads in PyTorch: forward, backward, Adam. Run by compare.py; see worker.py.
 
-    python3 torch_step.py fc|conv28|conv64 FILE
+    python3 torch_step.py fc|conv28|conv64 WEIGHTS INPUTS
 """
 
 import sys
@@ -53,22 +53,23 @@ def conv64():
     return Vae([*encoder, nn.Flatten(), nn.Linear(4096, 256)], decoder[:-1], functional.mse_loss)
 
 
-def tensor(shape, values):
-    return torch.frombuffer(values, dtype=torch.float32).reshape(shape).clone()
+def read(path):
+    tensors = worker.read(path).items()
+    return {name: torch.frombuffer(values, dtype=torch.float32).reshape(shape).clone() for name, (shape, values) in tensors}
 
 
 def main():
-    workload, path = sys.argv[1:]
+    workload, weights_path, inputs_path = sys.argv[1:]
     torch.set_num_threads(worker.threads())
     torch.manual_seed(0)
-    file = {name: tensor(*entry) for name, entry in worker.read(path).items()}
-    x, noise = file.pop("input"), file.pop("noise")
+    weights, inputs = read(weights_path), read(inputs_path)
+    x, noise = inputs["input"], inputs["noise"]
     if x.dim() == 4:  # channels last in the file, channels first here
         x = x.permute(0, 3, 1, 2).contiguous()
 
     def fresh():
         model = {"fc": fc, "conv28": conv28, "conv64": conv64}[workload]()
-        model.load_state_dict(file)
+        model.load_state_dict(weights)
         return model, torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
     def train(model, optimizer, noise=None):

@@ -1,13 +1,15 @@
-"""What the peers' workers share: the file of inputs and the line protocol.
+"""What the peers' workers share: the files they start from and the line protocol.
 
-A worker is started with a workload and a file of inputs, prints "ready", and then answers each line on its standard input by one line:
+A worker is started with a workload, a file of weights and one of inputs, prints "ready", and then answers each line on its standard
+input by one line:
 
     run N    does N training steps and prints the seconds a step took
-    loss     starts afresh from the file's weights, does 10 steps with the file's noise and prints the loss of each
+    loss     starts afresh from the given weights, does 10 steps with the given noise and prints the loss of each
     about    what runs here, and its version
 
-The file is in the safetensors format (64-bit little-endian header length, JSON header, tensors): the weights under PyTorch's names and
-in PyTorch's layouts, `input` (samples x features, channels last) and `noise` (10 x samples x latent dimensions).
+The files are in the safetensors format (64-bit little-endian header length, JSON header, tensors). One holds the weights under
+PyTorch's names and in PyTorch's layouts, the other `input` (samples x features, channels last) and `noise` (10 x samples x latent
+dimensions).
 """
 
 import array

@@ -69,6 +69,7 @@ struct State {
   int count = 0;
   float initial = 0;
   bool integer = false;  ///< a counter: saved as one 64-bit integer without axes
+  Shape order{1};        ///< of features that were flattened, as Parameter has it
   long offset = -1;
   int id = -1;
 

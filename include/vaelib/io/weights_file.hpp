@@ -75,7 +75,9 @@ void save(const std::string& path, const Weights& weights, const Metadata& metad
       counters.push_back(std::int64_t(*from));
       tensors.push_back({name, Dtype::i64, {}, &counters.back()});
     } else {
-      tensors.push_back(SafetensorsView::of(name, {s.count}, values.emplace_back(from, from + s.count)));
+      auto& to = values.emplace_back(s.count);
+      for (long k = 0; k < s.count; ++k) to[k] = float(from[detail::feature_here(s.order, s.count, k)]);
+      tensors.push_back(SafetensorsView::of(name, {s.count}, to));
     }
   }
   safetensors_write(path, std::move(tensors), metadata);
@@ -116,7 +118,7 @@ void load(const std::string& path, Weights& weights) {
   for (const auto& [name, s] : weights.states) {
     values.resize(s.count);
     file.read(name, values);
-    std::copy(values.begin(), values.end(), loaded.state.data() + s.offset);
+    for (long k = 0; k < s.count; ++k) loaded.state[s.offset + detail::feature_here(s.order, s.count, k)] = values[k];
   }
   weights = std::move(loaded);
 }

@@ -160,6 +160,8 @@ Shape Chain<Index, L, Rest...>::build(Shape shape) {
       if constexpr (std::is_same_v<std::remove_cvref_t<decltype(leaf)>, Parameter>) {
         leaf.in_order = order.places[index];
         leaf.out_order = order.places[index + 1];
+      } else {
+        leaf.order = order.places[index + 1];
       }
     });
   });

@@ -21,6 +21,10 @@ struct Softsign {
   constexpr auto slope_from_output(auto y) const { return square(decltype(y)(1.0f) - abs(y)); }
 };
 
+struct MultiplyAdd {
+  constexpr auto operator()(auto x, auto factor, auto offset) const { return x * factor + offset; }
+};
+
 /// An own layer of operations that are there: y = x * factor + offset, channel by channel.
 struct Affine {
   Parameter factor{}, offset{};
@@ -35,11 +39,7 @@ struct Affine {
     f("factor", factor);
     f("offset", offset);
   }
-  auto forward(auto& step, auto x) const { return map(step, Shifted{}, x, factor, offset); }
-
-  struct Shifted {
-    constexpr auto operator()(auto x, auto factor, auto offset) const { return x * factor + offset; }
-  };
+  auto forward(auto& step, auto x) const { return map(step, MultiplyAdd{}, x, factor, offset); }
 };
 
 /// An own layer with an own operation and its backward pass: the features of each row in reverse.

@@ -2,21 +2,25 @@
 """Times vaelib's training step next to PyTorch's and JAX's, in the same minutes on the same processor.
 
 Each workload has one worker process a contestant (bench/peers/worker.py says how they talk). The contestants take turns, round after
-round, so that what else the machine does meets all of them alike; a speed is the ratio of two times of one round, and the median over
-the rounds is reported. All start from the same weights, images and noise: whose loss after ten steps differs is void.
+round, so that what else the machine does meets all of them alike; all but the one whose turn it is are stopped. A speed is the ratio of
+two times of one round, and the median over the rounds is reported. The peak is the most multiply-adds that were measured in any round.
+All start from the same weights, images and noise: whose losses over the first ten steps differ is void.
 
 PyTorch is timed twice: as it is shipped, and with its products at full speed on processors that are not Intel's (peers/mkl_full_speed.c).
-What is not installed is said and left out. Only the standard library is needed here.
+vaelib is also timed with one thread, and with twice as many threads as there are processors. What is not installed is said and left out.
+Only the standard library is needed here.
 """
 
 import argparse
 import array
+import contextlib
 import json
 import math
 import os
 import pathlib
 import platform
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -26,7 +30,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "peers"))
 import worker
 
-TOLERANCE = 1e-4  # of the loss after ten steps, relative
+TOLERANCE = 1e-4  # of each of the first ten losses, relative
 FULL_SPEED = "PyTorch, MKL at full speed"
 
 
@@ -96,7 +100,7 @@ WORKLOADS = {
 
 # -------------------------------------------------------------------------------------------------------- the contestants
 class Contestant:
-    """One worker process. Its times are seconds a step, one for each round."""
+    """One worker process; it is stopped between two commands, as some spin then. Its times are seconds a step, one for each round."""
 
     def __init__(self, name, command, preload=None):
         self.name, self.times, self.void = name, [], False
@@ -109,14 +113,20 @@ class Contestant:
         )
         self.answer()  # "ready"
 
+    def signal(self, name):
+        if hasattr(signal, name):  # not on Windows
+            self.process.send_signal(getattr(signal, name))
+
     def answer(self):
         line = self.process.stdout.readline()
         if not line:
             self.errors.seek(0)
             sys.exit(f"{self.name} ended with code {self.process.wait()}:\n{self.errors.read()[-2000:]}")
+        self.signal("SIGSTOP")
         return line.strip()
 
     def ask(self, command):
+        self.signal("SIGCONT")
         self.process.stdin.write(command + "\n")
         return self.answer()
 
@@ -130,8 +140,12 @@ class Contestant:
         return max(1, round(seconds / min([self.step, *self.times])))
 
     def close(self):
+        self.signal("SIGCONT")
         self.process.stdin.close()
-        self.process.wait()
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
 
     def median(self):
         return statistics.median(self.times)
@@ -155,30 +169,43 @@ def full_speed_library(build):
     return library
 
 
-def line_up(workload, weights, inputs, options, have):
-    """The contestants of a workload, vaelib first."""
-    own = [str(options.build / "bin" / "bench_train_step"), "--worker", workload, "--weights", weights, "--inputs", inputs]
-    contestants = [Contestant("vaelib", own)] if not options.peers_only else []
-    scripts = (str(HERE / "peers" / name) for name in ("torch_step.py", "jax_step.py"))
-    torch, jax = ([options.python, script, workload, weights, inputs] for script in scripts)
+def line_up(stack, workload, weights, inputs, options, have):
+    """The contestants of a workload, vaelib first. They end with the stack."""
+    contestants = []
+
+    def enter(name, *command, preload=None):
+        contestants.append(Contestant(name, [str(word) for word in command], preload))
+        stack.callback(contestants[-1].close)
+
+    def peer(script):
+        return options.python, HERE / "peers" / script, workload, weights, inputs
+
+    if not options.peers_only:
+        own = options.build / "bin" / "bench_train_step", "--worker", workload, "--weights", weights, "--inputs", inputs
+        processors = worker.threads()
+        enter("vaelib", *own)
+        if processors > 1:
+            enter("vaelib, 1 thread", *own, "--threads", 1)
+        enter(f"vaelib, {2 * processors} threads", *own, "--threads", 2 * processors)
     if "torch" in have:
-        contestants.append(Contestant("PyTorch as shipped", torch))
+        enter("PyTorch as shipped", *peer("torch_step.py"))
         library = full_speed_library(options.build)
         if library:
-            contestants.append(Contestant(FULL_SPEED, torch, library))
+            enter(FULL_SPEED, *peer("torch_step.py"), preload=library)
     if "jax" in have:
-        contestants.append(Contestant("JAX jit", jax))
+        enter("JAX jit", *peer("jax_step.py"))
     return contestants
 
 
 # ---------------------------------------------------------------------------------------------------------- the comparison
 def compare_losses(contestants):
-    """The loss after ten steps of each, the first peer's being right. Marks as void who differs from it."""
-    losses = {c.name: float(c.ask("loss").split()[-1]) for c in contestants}
-    right = losses[next((c.name for c in contestants if c.name != "vaelib"), "vaelib")]
+    """The losses of the first ten steps of each, the first peer's being right. Marks as void who differs from them."""
+    losses = {c.name: [float(loss) for loss in c.ask("loss").split()] for c in contestants}
+    right = losses[next((c.name for c in contestants if not c.name.startswith("vaelib")), contestants[0].name)]
     for contestant in contestants:
         # A loss that is not a number differs from everything.
-        contestant.void = not abs(losses[contestant.name] - right) <= TOLERANCE * abs(right)
+        same = (abs(loss - other) <= TOLERANCE * abs(other) for loss, other in zip(losses[contestant.name], right))
+        contestant.void = len(losses[contestant.name]) != len(right) or not all(same)
     return losses
 
 
@@ -187,34 +214,38 @@ def paired(faster, slower):
     return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
 
 
-def measure(workload, options, have):
-    files = [str(options.build / f"bench_{workload}_{content}.safetensors") for content in ("weights", "inputs")]
-    WORKLOADS[workload].write(*files)
-    contestants = line_up(workload, *files, options, have)
-    losses = compare_losses(contestants)
-    own = next((c for c in contestants if c.name == "vaelib"), None)
+def take_turns(contestants, options):
+    """Times all, round after round; each round has another first. The FMA peak of each round, if vaelib takes part."""
     peaks = []
     for number in range(options.rounds):
         turn = number % len(contestants)
         for contestant in contestants[turn:] + contestants[:turn]:
             contestant.run(options.seconds)
-        if own:
-            peaks.append(float(own.ask("peak")))
-    result = {
-        "flops": WORKLOADS[workload].flops(),
-        "fma_peak_gflops": max(peaks) if peaks else None,
-        "blas_core": own.ask("core") if own else None,
-        "about": {c.name: c.ask("about") for c in contestants},
-        "void": [c.name for c in contestants if c.void],
-        "loss_after_10_steps": losses,
-        "seconds": {c.name: c.times for c in contestants},
-        "ratios": {c.name: paired(own, c) for c in contestants[1:]} if own else {},
-    }
-    torches = [c for c in contestants if c.name.startswith("PyTorch")]
-    result["faster_pytorch"] = min(torches, key=Contestant.median).name if torches else None
-    for contestant in contestants:
-        contestant.close()
-    return result
+        if not options.peers_only:
+            peaks.append(float(contestants[0].ask("peak")))
+    return peaks
+
+
+def measure(workload, options, have):
+    weights, inputs = (str(options.build / f"bench_{workload}_{what}.safetensors") for what in ("weights", "inputs"))
+    WORKLOADS[workload].write(weights, inputs)
+    with contextlib.ExitStack() as stack:
+        contestants = line_up(stack, workload, weights, inputs, options, have)
+        losses = compare_losses(contestants)
+        peaks = take_turns(contestants, options)
+        own = None if options.peers_only else contestants[0]
+        torches = [c for c in contestants if c.name.startswith("PyTorch")]
+        return {
+            "flops": WORKLOADS[workload].flops(),
+            "fma_peak_gflops": max(peaks) if peaks else None,
+            "blas_core": own.ask("core") if own else None,
+            "about": {c.name: c.ask("about") for c in contestants},
+            "void": [c.name for c in contestants if c.void],
+            "losses": losses,
+            "seconds": {c.name: c.times for c in contestants},
+            "ratios": {c.name: paired(own, c) for c in contestants[1:]} if own else {},
+            "faster_pytorch": min(torches, key=Contestant.median).name if torches else None,
+        }
 
 
 def processor():
@@ -229,16 +260,16 @@ def report(workload, result):
     print(f"\n{workload}: {result['flops'] / 1e9:.3f} GFLOP a step", end="")
     if result["fma_peak_gflops"]:
         print(f", FMA peak {result['fma_peak_gflops']:.0f} GFLOP/s, BLAS core {result['blas_core']}", end="")
-    print(f"\n  {'':28}{'ms a step':>10}{'fastest':>9}{'GFLOP/s':>9}{'of peak':>9}{'loss':>12}{'vaelib is':>24}")
+    print(f"\n  {'':28}{'ms a step':>10}{'fastest':>9}{'GFLOP/s':>9}{'of peak':>9}{'10th loss':>12}{'vaelib is':>24}")
     for name, times in result["seconds"].items():
         rate = result["flops"] / statistics.median(times) / 1e9
-        share = f"{rate / result['fma_peak_gflops']:.0%}" if result["fma_peak_gflops"] else ""
+        share = f"{rate / result['fma_peak_gflops']:.1%}" if result["fma_peak_gflops"] else ""
         ratio = result["ratios"].get(name)
         words = f"{ratio['median']:.2f}x ({ratio['min']:.2f}-{ratio['max']:.2f})" if ratio else ""
         if name in result["void"]:
             words = "void: other loss"
         print(f"  {name:28}{statistics.median(times) * 1e3:10.3f}{min(times) * 1e3:9.3f}{rate:9.1f}{share:>9}"
-              f"{result['loss_after_10_steps'][name]:12.5f}{words:>24}")
+              f"{result['losses'][name][-1]:12.5f}{words:>24}")
     if result["faster_pytorch"] in result["ratios"]:
         ratio = result["ratios"][result["faster_pytorch"]]["median"]
         print(f"  {ratio:.2f} times as fast as the faster PyTorch ({result['faster_pytorch']})")
@@ -260,6 +291,7 @@ def arguments():
 def main():
     options = arguments()
     options.build.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by a signal."))  # so that no stopped worker is left behind
     if options.threads and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])  # the workers inherit it
     have = [module for module in ("torch", "jax") if installed(options.python, module)]
@@ -282,7 +314,7 @@ def main():
         document = {"processor": processor(), "threads": worker.threads(), "load_before": load, "workloads": results}
         options.output.write_text(json.dumps(document, indent=1) + "\n")
     if any(result["void"] for result in results.values()):
-        sys.exit("A run whose loss after ten steps differs from the peer's is void.")
+        sys.exit("A run whose losses over ten steps differ from the peer's is void.")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,14 @@ class HostOperations : public HostLoops<Derived, R> {
       }
       return std::array{g};
     };
-    if (bias) {
+    if (bias && columns < 16 && rows >= 16) {  // rows so short that lanes would stay empty: 16 rows are summed as one
+      const long whole = rows / 16, wide = 16 * columns, left = rows - 16 * whole, done = rows - left;
+      if (long(sums.size()) < wide) sums.resize(wide);
+      this->template column_sums<1>(whole, wide, {sums.data()}, {false}, body);
+      for (long k = columns; k < wide; ++k) sums[k % columns] += sums[k];
+      for (long j = 0; j < columns; ++j) bias.data[j] = (bias.add ? bias.data[j] : Real(0)) + sums[j];
+      if (left > 0) output_gradient(f, left, columns, y + done * columns, upstream + done * columns, gradient + done * columns, {bias.data, true});
+    } else if (bias) {
       this->template column_sums<1>(rows, columns, {bias.data}, {bias.add}, body);
     } else if (gradient != upstream) {
       elements(rows * columns, [=](auto at) VAELIB_LOOP { body(at, at, 0); });

@@ -72,6 +72,14 @@ class Cpu : public HostLayers<Cpu, float> {
     void apply(float* c, long ldc, int rows, int columns, int first) const {
       vectorize([&](auto lanes) VAELIB_LOOP {
         using T = typename decltype(lanes)::type;
+        if (columns < lanes.width && ldc == columns) {  // images of few channels: the rows are one line, the bias repeats
+          float repeated[lanes.width * lanes.width];
+          const long period = long(columns) * lanes.width, count = long(rows) * columns;
+          for (long i = 0; i < period; ++i) repeated[i] = bias ? bias[first + i % columns] : 0.0f;
+          for (long i = 0, phase = 0; i < count; i += lanes.width, phase = phase + lanes.width == period ? 0 : phase + lanes.width)
+            store<T>(c + i, f(load<T>(c + i, count - i) + load<T>(repeated + phase)), count - i);
+          return;
+        }
         for (int j = 0; j < columns; j += lanes.width) {
           const T b = bias ? load<T>(bias + first + j, columns - j) : T(0);
           for (int r = 0; r < rows; ++r) {

@@ -45,8 +45,7 @@ class Step {
 
   /// Forgets the step before and takes its memory back.
   void begin(const Buffers<Real>& memory, Mode m, std::uint64_t seed, std::uint64_t number, Stream stream) {
-    arena.reset();
-    temporary.reset();
+    end();
     buffers = memory;
     mode = m;
     key = {seed, number, std::uint32_t(stream), 0};
@@ -55,6 +54,12 @@ class Step {
     single_row = nullptr;
     recording = m == Mode::training;
     proposing = m == Mode::training;
+  }
+
+  /// Takes the memory back; what had to be opened piecemeal becomes one block, so that the next step needs none.
+  void end() {
+    arena.reset();
+    temporary.reset();
   }
 
   bool training() const { return mode == Mode::training; }

@@ -82,12 +82,15 @@ class Learner {
     } else {
       weights.discard();
     }
+    step.end();
     return result;
   }
 
   /// The losses of a batch in evaluation mode; `number` keys its random numbers.
   StepResult evaluate(const Batch<Real>& samples, float beta, float capacity, std::uint64_t number) {
-    return read(forward(samples, beta, capacity, Mode::evaluation, Stream::evaluation, number, 0));
+    const StepResult result = read(forward(samples, beta, capacity, Mode::evaluation, Stream::evaluation, number, 0));
+    step.end();
+    return result;
   }
 
   Weights<Model, B> weights;

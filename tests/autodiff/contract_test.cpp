@@ -106,9 +106,9 @@ TEST_CASE("a run resumed in mid-epoch has the bits of an undisturbed one") {
     struct Interrupted {};
     struct Failing : toy::Patterns {  // the data gives up in the middle of the third epoch
       int* left;
-      void fill(std::uint64_t epoch, std::span<const std::uint32_t> rows, float* out, std::int32_t* labels) const {
+      void fill(std::uint64_t epoch, std::span<const std::uint32_t> wanted, float* out, std::int32_t* labels) const {
         if (--*left < 0) throw Interrupted{};
-        Patterns::fill(epoch, rows, out, labels);
+        Patterns::fill(epoch, wanted, out, labels);
       }
     };
     FitOptions options{.epochs = 4, .batch_size = 24, .checkpoint_folder = folder.path, .checkpoint_every = 3, .resume = true};

@@ -47,10 +47,9 @@ class Session {
   }
   /// The mean of p(x|z) for given z: rows x latent.
   std::vector<Real> decode(std::span<const Real> z, const std::int32_t* labels = nullptr) {
-    constexpr Shape flat = std::remove_cvref_t<decltype(weights->model.latent)>::sample_shape;
     const int size = weights->model.latent.size;
     return run(rows_of(z, size), Shape{size}, z.data(), labels, 0, [](auto& s, const auto& m, const auto& batch) {
-      return m.likelihood.mean(s, m.decode(s, input<flat>(s, batch), batch));
+      return m.likelihood.mean(s, m.decode(s, input<std::remove_cvref_t<decltype(m.latent)>::sample_shape>(s, batch), batch));
     });
   }
 

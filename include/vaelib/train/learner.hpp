@@ -61,6 +61,7 @@ class Learner {
   StepResult learn(const Batch<Real>& samples, const StepOptions& options = {}) {
     StepResult result;
     ++steps;
+    weights.discard();  // what a step proposed that was left by an exception
     for (int phase = 0; phase < phase_count<Model>() && result.accepted; ++phase) {
       select_phase(phase);
       const auto loss = forward(samples, options.beta, options.capacity, Mode::training, Stream::noise, steps, phase);

@@ -38,6 +38,7 @@ inline Initialization initialize(Initializer choice, long fan_in, long fan_out) 
 /// Where the axes of a parameter stand in a file of PyTorch's layout.
 enum class Layout {
   features,               ///< one number a feature, or any axes in the same order: saved as it is
+  image,                  ///< height x width x channels here, channels x height x width there
   linear,                 ///< in x out here, out x in there
   convolution,            ///< kernel height x kernel width x in x out here, out x in x kernel height x kernel width there
   transposed_convolution  ///< kernel height x kernel width x out x in here, in x out x kernel height x kernel width there

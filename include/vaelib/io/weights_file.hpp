@@ -4,6 +4,7 @@
 //   Linear            [out, in]                   here in x out
 //   Conv2d            [out, in, kh, kw]           here kh x kw x in x out
 //   ConvTranspose2d   [in, out, kh, kw]           here kh x kw x out x in
+//   LayerNorm of images   [channels, h, w]        here h x w x channels
 //   features that were flattened (Flatten, Reshape)   channels first there, channels last here
 //   num_batches_tracked                           a 64-bit integer without axes
 #pragma once
@@ -27,6 +28,7 @@ inline long feature_here(Shape order, long extent, long k) {
 inline std::vector<std::int64_t> file_shape(const Parameter& p) {
   const auto& e = p.extents;
   switch (p.layout) {
+    case Layout::image: return {e[2], e[0], e[1]};
     case Layout::linear: return {e[1], e[0]};
     case Layout::convolution: return {e[3], e[2], e[0], e[1]};
     case Layout::transposed_convolution: return {e[3], e[2], e[0], e[1]};
@@ -42,6 +44,8 @@ void for_each_place(const Parameter& p, auto&& f) {
   if (p.layout == Layout::linear) {
     for (long o = 0; o < e[1]; ++o)
       for (long i = 0; i < e[0]; ++i) f(there++, feature_here(p.in_order, e[0], i) * e[1] + feature_here(p.out_order, e[1], o));
+  } else if (p.layout == Layout::image) {
+    for (; there < p.size(); ++there) f(there, feature_here({e[0], e[1], e[2]}, p.size(), there));
   } else if (p.layout == Layout::features) {
     const bool flat = p.rank == 1;
     for (; there < p.size(); ++there) f(there, flat ? feature_here(p.out_order, e[0], there) : there);

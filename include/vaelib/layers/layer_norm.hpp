@@ -29,8 +29,13 @@ struct LayerNorm {
   static constexpr bool keeps_features = true;
   static constexpr Shape output(Shape in) { return in; }
   void build(Shape in) {
-    weight = {{in.size()}, constant(1)};
-    bias = {{in.size()}, constant(0)};
+    if (in.is_flat()) {
+      weight = {{in.channels}, constant(1)};
+      bias = {{in.channels}, constant(0)};
+    } else {
+      weight = {{in.height, in.width, in.channels}, constant(1), Layout::image};
+      bias = {{in.height, in.width, in.channels}, constant(0), Layout::image};
+    }
   }
   void fields(auto&& f) {
     f("weight", weight);

@@ -94,6 +94,7 @@ def layers():
     loss = functional.gaussian_nll_loss(x, target, variance, full=True, reduction="sum") / ROWS
     loss.backward()
     out.update({"gaussian.x": x, "gaussian.target": target, "gaussian.loss": loss, "gaussian.dx": x.grad})
+    layer(out, "layer_norm_image", nn.LayerNorm([5, 3, 2]), (5, 3, 2))
     return singles(out)
 
 

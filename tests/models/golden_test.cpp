@@ -172,6 +172,7 @@ TEST_CASE("layers") {
   check_layer(golden, "batch_norm_flat", BatchNorm{}, 5);
   check_layer(golden, "batch_norm_evaluation", BatchNorm{}, {3, 2, 5}, Mode::evaluation);
   check_layer(golden, "layer_norm", LayerNorm{}, 7);
+  check_layer(golden, "layer_norm_image", LayerNorm{}, {3, 2, 5});
   check_layer(golden, "relu", ReLU{}, 11);
   check_layer(golden, "leaky_relu", LeakyReLU{}, 11);
   check_layer(golden, "gelu", GELU{}, 11);

@@ -1,0 +1,192 @@
+// Models in safetensors files: there and back, and files that are not of this model.
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <vaelib/backend/cpu/cpu.hpp>
+#include <vaelib/io/weights_file.hpp>
+#include <vaelib/layers/batch_norm.hpp>
+#include <vaelib/layers/convolution.hpp>
+#include <vaelib/layers/embedding.hpp>
+#include <vaelib/layers/flatten.hpp>
+#include <vaelib/layers/layer_norm.hpp>
+#include <vaelib/layers/residual.hpp>
+#include <vaelib/train/weights.hpp>
+
+using namespace vaelib;
+
+namespace {
+
+using Floats = std::vector<float>;
+
+/// Every layer with parameters, and each place where features are flattened.
+struct Model {
+  Sequential<Shape{6, 4, 2}, Conv2d<3, 3, 1, 1>, BatchNorm, Flatten, LayerNorm, Linear<7>, ReLU, Linear<24>, BatchNorm,
+             Reshape<Shape{2, 4, 3}>, Residual<LayerNorm, Conv2d<3, 1>>, ConvTranspose2d<5, 2, 2>>
+      body{};
+  Embedding<4, 3> labels{};
+  void build() {
+    body.build();
+    labels.build();
+  }
+  void fields(auto&& f) {
+    f("body", body);
+    f("labels", labels);
+  }
+};
+struct Other {  // other layers under the same names
+  Sequential<Shape{6, 4, 2}, Conv2d<4, 3, 1, 1>, ReLU, Flatten, LayerNorm, Linear<8>> body{};
+  void build() { body.build(); }
+  void fields(auto&& f) { f("body", body); }
+};
+
+using Numbers = Weights<Model, Cpu>;
+
+/// Weights of which no two numbers are the same, state included.
+Numbers some_weights(std::uint64_t seed) {
+  Numbers w({}, seed);
+  normal(RandomKey{.seed = seed}, 0, 1, int(w.values.size()), w.values.data());
+  normal(RandomKey{.seed = seed + 1}, 0, 1, int(w.state.size()), w.state.data());
+  for (const auto& [name, s] : w.states)
+    if (s.integer) w.state[s.offset] = float(seed + 10);
+  return w;
+}
+Floats bits_of(const Numbers& w) {
+  Floats bits;
+  for (const auto& [name, p] : w.parameters)
+    bits.insert(bits.end(), w.values.data() + p.offset, w.values.data() + p.offset + p.size());
+  for (const auto& [name, s] : w.states)
+    bits.insert(bits.end(), w.state.data() + s.offset, w.state.data() + s.offset + s.size());
+  return bits;
+}
+
+struct TemporaryFile {
+  char path[64] = "/tmp/vaelib-weights-XXXXXX";
+  TemporaryFile() {
+    const int descriptor = mkstemp(path);
+    REQUIRE(descriptor >= 0);
+    ::close(descriptor);
+  }
+  ~TemporaryFile() { std::remove(path); }
+};
+
+std::string error_of_load(const std::string& path) {
+  Numbers w = some_weights(5);
+  const Floats before = bits_of(w);
+  std::string error = "no error";
+  try {
+    load(path, w);
+  } catch (const Error& e) {
+    error = e.what();
+    CHECK(bits_of(w) == before);  // nothing was changed
+  }
+  return error;
+}
+
+}  // namespace
+
+TEST_CASE("what is saved is what is loaded") {
+  const TemporaryFile file;
+  const Numbers saved = some_weights(1);
+  save(file.path, saved, {{"made by", "a test"}});
+  Numbers loaded = some_weights(2);
+  CHECK(bits_of(loaded) != bits_of(saved));
+  load(file.path, loaded);
+  CHECK(bits_of(loaded) == bits_of(saved));
+  CHECK(SafetensorsFile(file.path).metadata().at("made by") == "a test");
+}
+
+TEST_CASE("names and shapes are those of torch.nn") {
+  const TemporaryFile file;
+  save(file.path, some_weights(1));
+  const SafetensorsFile opened(file.path);
+  const auto shape = [&](const char* name) {
+    return opened.find(name) ? shape_text(opened.find(name)->shape) : "missing";
+  };
+  CHECK(shape("body.0.weight") == shape_text({3, 2, 3, 3}));
+  CHECK(shape("body.1.running_var") == shape_text({3}));
+  CHECK(shape("body.1.num_batches_tracked") == shape_text({}));
+  CHECK(opened.find("body.1.num_batches_tracked")->dtype == Dtype::i64);
+  CHECK(shape("body.4.weight") == shape_text({7, 72}));
+  CHECK(shape("body.9.body.1.weight") == shape_text({3, 3, 1, 1}));
+  CHECK(shape("body.9.body.0.weight") == shape_text({3, 2, 4}));
+  CHECK(shape("body.10.weight") == shape_text({3, 5, 2, 2}));
+  CHECK(shape("labels.weight") == shape_text({4, 3}));
+}
+
+TEST_CASE("features that were flattened are stored channels first") {
+  const TemporaryFile file;
+  Numbers w;
+  // each number says where it stands: height, width, channel
+  const auto code = [](long row, Shape s) {
+    return float(row / (s.width * s.channels) * 100 + row / s.channels % s.width * 10 + row % s.channels);
+  };
+  const Shape before{6, 4, 3}, after{2, 4, 3};
+  const auto set = [&](const std::string& wanted, Shape s, long repeat) {
+    for (const auto& [name, p] : w.parameters)
+      for (long i = 0; name == wanted && i < p.size(); ++i) w.values[p.offset + i] = code(i / repeat, s);
+    for (const auto& [name, t] : w.states)
+      for (long i = 0; name == wanted && i < t.size(); ++i) w.state[t.offset + i] = code(i, s);
+  };
+  set("body.4.weight", before, 7);  // in x out: one row for each feature
+  for (const char* name : {"body.6.bias", "body.7.weight", "body.7.bias", "body.7.running_mean", "body.7.running_var"})
+    set(name, after, 1);
+  set("body.3.weight", before, 1);
+  save(file.path, w);
+  const SafetensorsFile opened(file.path);
+  const auto read = [&](const char* name) {
+    Floats values(opened.find(name)->count());
+    opened.read(name, values);
+    return values;
+  };
+  const auto first = [](long k, Shape s) {
+    return float(k / s.width % s.height * 100 + k % s.width * 10 + k / (s.height * s.width));
+  };
+  const Floats weight = read("body.4.weight");
+  for (long k = 0; k < 7 * 72; ++k) CHECK(weight[k] == first(k % 72, before));
+  for (const char* name :
+       {"body.6.bias", "body.7.weight", "body.7.bias", "body.7.running_mean", "body.7.running_var"}) {
+    const Floats values = read(name);
+    INFO(name);
+    for (long k = 0; k < 24; ++k) CHECK(values[k] == first(k, after));
+  }
+  const Floats norm = read("body.3.weight");
+  for (long k = 0; k < 72; ++k) CHECK(norm[k] == first(k, before));
+}
+
+TEST_CASE("a file of another model is refused in one sentence, and nothing is changed") {
+  const TemporaryFile file;
+  Weights<Other, Cpu> other;
+  save(file.path, other);
+  const std::string error = error_of_load(file.path);
+  INFO(error);
+  CHECK(error.starts_with(file.path));
+  const auto has = [&](const char* part) { return error.find(part) != std::string::npos; };
+  CHECK(has("not a file of this model"));
+  CHECK(has("; missing: body.1.weight, body.1.bias, body.6.weight"));
+  CHECK(has("labels.weight"));
+  CHECK(has("body.1.num_batches_tracked"));
+  CHECK(!has("unexpected"));
+  CHECK(has(text("; other shape: body.0.weight is ", shape_text({4, 2, 3, 3}), ", expected ", shape_text({3, 2, 3, 3}))
+                .c_str()));
+
+  save(file.path, some_weights(1));
+  Weights<Other, Cpu> small;
+  const Floats before(small.values.begin(), small.values.end());
+  CHECK_THROWS_WITH_AS(load(file.path, small), doctest::Contains("unexpected: "), Error);
+  CHECK(Floats(small.values.begin(), small.values.end()) == before);
+}
+
+TEST_CASE("files that are damaged or absent") {
+  CHECK(error_of_load("/tmp/vaelib-there-is-no-such-file").starts_with("/tmp/vaelib-there-is-no-such-file: "));
+  const TemporaryFile file;
+  CHECK(error_of_load(file.path).find("is no safetensors file") != std::string::npos);  // it is empty
+  save(file.path, some_weights(1));
+  CHECK(error_of_load(file.path) == "no error");
+  std::FILE* opened = std::fopen(file.path, "r+b");
+  std::fseek(opened, 0, SEEK_END);
+  const long size = std::ftell(opened);
+  REQUIRE(::ftruncate(fileno(opened), size - 4) == 0);
+  std::fclose(opened);
+  CHECK(error_of_load(file.path) != "no error");
+  CHECK_THROWS_AS(save("/tmp/there/is/no/such/folder.safetensors", some_weights(1)), Error);
+}

@@ -292,6 +292,9 @@ def main():
     options = arguments()
     options.build.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by a signal."))  # so that no stopped worker is left behind
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # comes to a group with stopped processes when the shell that started it ends
+    sys.stdout.reconfigure(line_buffering=True)
     if options.threads and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])  # the workers inherit it
     have = [module for module in ("torch", "jax") if installed(options.python, module)]

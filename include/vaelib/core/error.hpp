@@ -43,25 +43,23 @@ struct TextPart {
   TextPart(double v) : kind(real), d(v) {}
 
   void append_to(std::string& text) const {
+    char number[32];
     switch (kind) {
-      case string: single ? void(text += single) : void(text += characters); break;
-      case integer: text += std::to_string(i); break;
-      case natural: text += std::to_string(n); break;
-      case real: {
-        char buffer[32];
-        std::snprintf(buffer, sizeof buffer, "%g", d);
-        text += buffer;
-      }
+      case string: text.append(single ? std::string_view(&single, 1) : characters); return;
+      case integer: std::snprintf(number, sizeof number, "%lld", i); break;
+      case natural: std::snprintf(number, sizeof number, "%llu", n); break;
+      case real: std::snprintf(number, sizeof number, "%g", d); break;
     }
+    text.append(number);
   }
 };
 
-inline std::string join(std::initializer_list<TextPart> parts) {
+[[gnu::cold]] inline std::string join(std::initializer_list<TextPart> parts) {
   std::string result;
   for (const TextPart& part : parts) part.append_to(result);
   return result;
 }
-[[noreturn]] inline void throw_error(std::initializer_list<TextPart> parts) { throw Error(join(parts)); }
+[[noreturn, gnu::cold]] inline void throw_error(std::initializer_list<TextPart> parts) { throw Error(join(parts)); }
 
 }  // namespace detail
 
@@ -69,6 +67,6 @@ inline std::string join(std::initializer_list<TextPart> parts) {
 std::string text(const auto&... parts) { return detail::join({detail::TextPart(parts)...}); }
 
 /// Throws Error with the text of all parts.
-[[noreturn]] void fail(const auto&... parts) { detail::throw_error({detail::TextPart(parts)...}); }
+[[noreturn, gnu::cold]] void fail(const auto&... parts) { detail::throw_error({detail::TextPart(parts)...}); }
 
 }  // namespace vaelib::inline VAELIB_ABI

@@ -79,24 +79,45 @@ struct State {
   constexpr long size() const { return count; }
 };
 
+class LeafVisitor;
+
 /// Anything made of named members: `void fields(auto&& f) { f("weight", weight); f("bias", bias); }`.
 template <class T>
-concept HasFields = requires(T& object) { object.fields([](const char*, auto&) {}); };
+concept HasFields = requires(T& object, LeafVisitor& f) { object.fields(f); };
 
-/// Calls f(path, leaf) for every Parameter and State below an object, in the order of its fields: "encoder.0.weight".
-template <class T, class F>
-void for_each_leaf(T& object, F&& f, const std::string& prefix = {}) {
-  if constexpr (HasFields<T>) {
-    object.fields([&](const auto& name, auto& member) {
-      using Member = std::remove_cvref_t<decltype(member)>;
-      const std::string path = prefix.empty() ? text(name) : text(prefix, '.', name);
-      if constexpr (std::is_same_v<Member, Parameter> || std::is_same_v<Member, State>) {
-        f(path, member);
-      } else {
-        for_each_leaf(member, f, path);
-      }
-    });
+/// Goes through every Parameter and State below an object, in the order of its fields: `object.fields(visitor)`.
+class LeafVisitor {
+ public:
+  virtual void visit(Parameter&) {}
+  virtual void visit(State&) {}
+
+  template <class Member>
+  void operator()(std::string_view name, Member& member) {
+    const std::size_t outside = enter(name);
+    if constexpr (std::is_same_v<Member, Parameter> || std::is_same_v<Member, State>) {
+      visit(member);
+    } else if constexpr (HasFields<Member>) {
+      member.fields(*this);
+    }
+    path.resize(outside);
   }
-}
+  template <class Member>
+  void operator()(int index, Member& member) {
+    if constexpr (HasFields<Member>) (*this)(text(index), member);
+  }
+
+ protected:
+  ~LeafVisitor() = default;
+  std::string path;  ///< of the leaf that is visited: "encoder.0.weight"
+
+ private:
+  /// Gives the length of the path outside.
+  [[gnu::cold]] std::size_t enter(std::string_view name) {
+    const std::size_t outside = path.size();
+    if (outside > 0) path += '.';
+    path += name;
+    return outside;
+  }
+};
 
 }  // namespace vaelib::inline VAELIB_ABI

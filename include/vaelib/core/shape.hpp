@@ -33,8 +33,8 @@ constexpr bool agree(Shape a, Shape b) {
 
 /// "28 x 28 x 1", or "400" for a flat shape.
 inline std::string text_of(Shape s) {
-  const auto extent = [](int e) { return e == dynamic ? std::string("dynamic") : std::to_string(e); };
-  return s.is_flat() ? extent(s.channels) : text(extent(s.height), " x ", extent(s.width), " x ", extent(s.channels));
+  const auto extent = [](int e) { return e == dynamic ? detail::TextPart("dynamic") : detail::TextPart(e); };
+  return s.is_flat() ? text(extent(s.channels)) : text(extent(s.height), " x ", extent(s.width), " x ", extent(s.channels));
 }
 
 /// One extent of a layer: a constant of its type, or, as Extent<dynamic>, a number given at run time.
@@ -50,26 +50,31 @@ struct Extent<dynamic> {
   constexpr operator int() const { return value; }
 };
 
+namespace detail {
+/// A name without the qualifiers in it: "std::vector<vaelib::Shape>" becomes "vector<Shape>".
+[[gnu::cold]] inline std::string unqualified(std::string_view name) {
+  std::string result;
+  for (const char c : name) {
+    result += c;
+    if (!result.ends_with("::")) continue;
+    std::size_t start = result.size() - 2;  // drop the qualifier that was just read
+    while (start > 0 && (result[start - 1] == '_' || std::string_view("<>, (){}").find(result[start - 1]) == std::string_view::npos)) --start;
+    result.resize(start);
+  }
+  return result;
+}
+}  // namespace detail
+
 /// The name of a type without namespaces, for messages: "Linear<400>".
 template <class T>
 std::string type_name() {
 #if defined(__clang__) || defined(__GNUC__)
-  std::string_view name = __PRETTY_FUNCTION__;
-  const auto begin = name.find("T = ") + 4;
-  name = name.substr(begin, name.find_first_of(";]", begin) - begin);
+  constexpr std::string_view name = __PRETTY_FUNCTION__;
+  constexpr auto begin = name.find("T = ") + 4;
+  return detail::unqualified(name.substr(begin, name.find_first_of(";]", begin) - begin));
 #else
-  std::string_view name = "layer";
+  return "layer";
 #endif
-  std::string result;
-  for (std::size_t i = 0; i < name.size(); ++i) {
-    result += name[i];
-    if (result.ends_with("::")) {  // drop the qualifier that was just read
-      std::size_t start = result.size() - 2;
-      while (start > 0 && (result[start - 1] == '_' || std::string_view("<>, (){}").find(result[start - 1]) == std::string_view::npos)) --start;
-      result.resize(start);
-    }
-  }
-  return result;
 }
 
 }  // namespace vaelib::inline VAELIB_ABI

@@ -127,44 +127,69 @@ struct Chain<Index, L, Rest...> {
   }
 };
 
-/// In which spatial order the features stand at each place of a chain, so that files can be permuted to PyTorch's.
-struct FeatureOrder {
-  std::vector<Shape> places;  // before each layer, and behind the last
-  std::vector<bool> cuts;     // by layer: its outputs are not its inputs in the same order
+/// Builds the layers of a chain one after another, and then tells their parameters in which spatial order the features
+/// stand before and behind each layer, so that files can be permuted.
+class ChainBuilder final : private LeafVisitor {
+ public:
+  explicit ChainBuilder(Shape in) : places{{in, true}} {}
 
-  void propagate() {  // places that are flat take the spatial shape before or behind them
+  template <class L>
+  void operator()(int index, L& layer) {
+    const Shape in = shape();
+    if (!accepts_shape(layer, in) || output_shape(layer, in).is_dynamic()) refuse(index, type_name<L>());
+    if constexpr (requires { layer.build(in); }) layer.build(in);
+    if constexpr (HasFields<L>) layer.fields(static_cast<LeafVisitor&>(*this));
+    append(output_shape(layer, in), !Elementwise<L> && !requires { L::keeps_features; });
+  }
+
+  /// Behind the last layer so far.
+  Shape shape() const { return places.back().shape; }
+
+  /// Called behind the last layer.
+  [[gnu::cold]] void set_orders() {
     for (std::size_t i = 1; i < places.size(); ++i) carry(i - 1, i);
     for (std::size_t i = places.size() - 1; i > 0; --i) carry(i, i - 1);
+    for (const auto& [leaf, layer] : parameters) {
+      leaf->in_order = places[layer].shape;
+      leaf->out_order = places[layer + 1].shape;
+    }
+    for (const auto& [leaf, layer] : states) leaf->order = places[layer + 1].shape;
   }
+
+ private:
+  struct Place {  // before the first layer, and behind each
+    Shape shape;
+    bool cut;  // the outputs of the layer are not its inputs in the same order
+  };
+  template <class T>
+  struct Owned {
+    T* leaf;
+    std::size_t layer;
+  };
+
+  [[noreturn, gnu::cold]] void refuse(int index, const std::string& layer) const {
+    fail("vaelib: layer ", index, ", ", layer, ", does not accept shape ", text_of(shape()));
+  }
+  [[gnu::cold]] void append(Shape to, bool cut) { places.push_back({to, cut}); }
+  [[gnu::cold]] void visit(Parameter& leaf) override { parameters.push_back({&leaf, places.size() - 1}); }
+  [[gnu::cold]] void visit(State& leaf) override { states.push_back({&leaf, places.size() - 1}); }
+  /// Places that are flat take the spatial shape before or behind them.
   void carry(std::size_t from, std::size_t to) {
-    if (!cuts[to > from ? from : to] && places[to].is_flat() && places[from].size() == places[to].size()) places[to] = places[from];
+    if (!places[std::max(from, to)].cut && places[to].shape.is_flat() && places[from].shape.size() == places[to].shape.size())
+      places[to].shape = places[from].shape;
   }
+
+  std::vector<Place> places;
+  std::vector<Owned<Parameter>> parameters;
+  std::vector<Owned<State>> states;
 };
 
 template <int Index, class L, class... Rest>
 Shape Chain<Index, L, Rest...>::build(Shape shape) {
-  FeatureOrder order;
-  order.places.push_back(shape);
-  visit([&](int index, auto& l) {
-    using T = std::remove_cvref_t<decltype(l)>;
-    if (!accepts_shape(l, shape) || output_shape(l, shape).is_dynamic())
-      fail("vaelib: layer ", index, ", ", type_name<T>(), ", does not accept shape ", text_of(shape));
-    if constexpr (requires { l.build(shape); }) l.build(shape);
-    shape = output_shape(l, shape);
-    order.places.push_back(shape);
-    order.cuts.push_back(!Elementwise<T> && !requires { T::keeps_features; });
-  });
-  order.propagate();
-  visit([&](int index, auto& l) {
-    for_each_leaf(l, [&](const std::string&, auto& leaf) {
-      if constexpr (std::is_same_v<std::remove_cvref_t<decltype(leaf)>, Parameter>) {
-        leaf.in_order = order.places[index];
-        leaf.out_order = order.places[index + 1];
-      } else {
-        leaf.order = order.places[index + 1];
-      }
-    });
-  });
+  ChainBuilder builder(shape);
+  visit(builder);
+  shape = builder.shape();
+  builder.set_orders();
   return shape;
 }
 

@@ -11,35 +11,40 @@
 
 namespace vaelib::inline VAELIB_ABI {
 
-template <class Model, class B>
-class Weights {
- public:
-  using Real = typename B::Real;
+/// A Parameter or a State with its name: "encoder.0.weight".
+template <class T>
+struct Named {
+  std::string name;
+  T leaf;
+};
+
+/// Gives every leaf of a model its place in the flat buffers.
+struct Layouter final : LeafVisitor {
+  void visit(Parameter& leaf) override { place(leaf, parameters, values_size); }
+  void visit(State& leaf) override { place(leaf, states, state_size); }
+
+  std::vector<Named<Parameter>> parameters;
+  std::vector<Named<State>> states;
+  long values_size = 0, state_size = 0;
+
+ private:
   template <class T>
-  struct Named {
-    std::string name;
-    T leaf;
-  };
-
-  /// Builds the model (dynamic extents are checked here) and draws its first values from the seed.
-  explicit Weights(Model m = {}, std::uint64_t seed = 0) : model(std::move(m)) {
-    if constexpr (requires { model.build(); }) model.build();
-    long values_size = 0, state_size = 0;
-    for_each_leaf(model, [&](const std::string& name, auto& leaf) {
-      if constexpr (std::is_same_v<std::remove_cvref_t<decltype(leaf)>, Parameter>) {
-        place(leaf, parameters, values_size, name);
-      } else {
-        place(leaf, states, state_size, name);
-      }
-    });
-    values.resize(values_size);
-    state.resize(state_size);
-    proposed.resize(state_size);
-    proposals.resize(states.size());
-    initialize(seed);
+  [[gnu::cold]] void place(T& leaf, std::vector<Named<T>>& list, long& size) {
+    constexpr long line = 64 / sizeof(float);  // every tensor starts on a cache line
+    leaf.offset = size;
+    leaf.id = int(list.size());
+    size += (leaf.size() + line - 1) / line * line;
+    list.push_back({path, leaf});
   }
+};
 
-  void initialize(std::uint64_t seed) {
+/// What Weights is but for the model.
+template <class R>
+class WeightBuffers {
+ public:
+  using Real = R;
+
+  [[gnu::cold]] void initialize(std::uint64_t seed) {
     for (const auto& [name, p] : parameters) {
       const RandomKey key{seed, 0, std::uint32_t(Stream::initialization), std::uint32_t(p.id)};
       Real* to = values.data() + p.offset;
@@ -47,7 +52,7 @@ class Weights {
       switch (p.initial.kind) {
         case Initialization::Kind::constant: std::fill_n(to, p.size(), scale); break;
         case Initialization::Kind::uniform:
-          uniform(key, 0, 1, int(p.size()), to);
+          detail::fill_random<detail::UniformOfWords, Real>(key, 0, 1, int(p.size()), to);
           for (long i = 0; i < p.size(); ++i) to[i] = (2 * to[i] - 1) * scale;
           break;
         case Initialization::Kind::normal:
@@ -84,20 +89,33 @@ class Weights {
     return b;
   }
 
-  Model model;
   std::vector<Named<Parameter>> parameters;
   std::vector<Named<State>> states;
   Buffer<Real> values, state, proposed;
   Buffer<bool> proposals;
 
+ protected:
+  WeightBuffers(Layouter layout, std::uint64_t seed)
+      : parameters(std::move(layout.parameters)), states(std::move(layout.states)), values(layout.values_size), state(layout.state_size),
+        proposed(layout.state_size), proposals(long(states.size())) {
+    initialize(seed);
+  }
+};
+
+template <class Model, class B>
+class Weights : public WeightBuffers<typename B::Real> {
+ public:
+  /// Builds the model (dynamic extents are checked here) and draws its first values from the seed.
+  explicit Weights(Model m = {}, std::uint64_t seed = 0) : WeightBuffers<typename B::Real>(layout_of(m), seed), model(std::move(m)) {}
+
+  Model model;
+
  private:
-  template <class T>
-  static void place(T& leaf, std::vector<Named<T>>& list, long& size, const std::string& name) {
-    constexpr long line = 64 / sizeof(float);  // every tensor starts on a cache line
-    leaf.offset = size;
-    leaf.id = int(list.size());
-    size += (leaf.size() + line - 1) / line * line;
-    list.push_back({name, leaf});
+  static Layouter layout_of(Model& model) {
+    if constexpr (requires { model.build(); }) model.build();
+    Layouter layout;
+    if constexpr (HasFields<Model>) model.fields(layout);
+    return layout;
   }
 };
 

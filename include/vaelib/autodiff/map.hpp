@@ -10,11 +10,45 @@
 
 #include <vaelib/autodiff/step.hpp>
 
-#include <tuple>
-
 namespace vaelib::inline VAELIB_ABI {
 
 namespace detail {
+
+/// An operand without its shape: the loops and records behind map know nothing of shapes, so that one serves them all.
+template <class R, Shape S>
+Node<R>* operand_of(const Var<R, S>& v) {
+  return v.node;
+}
+template <class R, Shape S>
+Given<R> operand_of(const Fixed<Var<R, S>>& f) {
+  return {f.variable.value()};
+}
+inline Parameter operand_of(const Parameter& p) { return p; }
+template <class R>
+Single<R> operand_of(const Scalar<R>& s) {
+  return {s.value};
+}
+
+/// The same as a backend sees it; in the backward pass with the place of its gradient.
+template <bool WithTargets, class S, class O>
+auto backend_operand(S& step, const O& operand) {
+  using Real = typename S::Real;
+  if constexpr (std::is_same_v<O, Node<Real>*>) {
+    return Full<Real>{operand->value, WithTargets ? step.target(operand) : Target<Real>{}};
+  } else if constexpr (std::is_same_v<O, Parameter>) {
+    return PerColumn<Real>{step.value(operand), WithTargets ? step.target(operand) : Target<Real>{}};
+  } else {
+    return operand;
+  }
+}
+/// Calls f(arguments...). Written with braces, so that the arguments are worked out from left to right: one variable may
+/// stand in several places, and the first of its gradients is written, the others are added.
+struct InOrder {
+  template <class F, class... Arguments>
+  InOrder(const F& f, const Arguments&... arguments) {
+    f(arguments...);
+  }
+};
 
 template <class V>
 struct Unwrapped {
@@ -42,83 +76,89 @@ auto leading_variable(const First& first, const Rest&... rest) {
   }
 }
 
+inline void check_variable(const RowSpace* space, Shape shape, const RowSpace* other_space, Shape other_shape) {
+  if (other_space != space)
+    fail("vaelib: variables of different row spaces cannot be combined (", space->count, " and ", other_space->count, " rows)");
+  if (other_shape != shape)
+    fail("vaelib: variables of shapes ", text_of(shape), " and ", text_of(other_shape), " cannot be combined");
+}
+/// Parameters of one map have one length, which becomes that of the lines that the backend goes through.
+inline void check_parameter(long features, long size, Shape shape, long& columns) {
+  if (size == 0 || features % size != 0) fail("vaelib: a parameter of ", size, " numbers does not fit samples of shape ", text_of(shape));
+  if (columns != features && columns != size) fail("vaelib: the parameters of one map have different lengths");
+  columns = size;
+}
 template <class Leading, class Operand>
-void check_operand(const Leading& leading, const Operand& operand) {
+void check_operand(const Leading& leading, const Operand& operand, long& columns) {
   if constexpr (Unwrapped<Operand>::is_variable) {
-    const auto& v = Unwrapped<Operand>::get(operand);
     static_assert(agree(Leading::static_shape, Unwrapped<Operand>::shape), "vaelib: the variables of one map have different shapes");
-    if (v.space() != leading.space())
-      fail("vaelib: variables of different row spaces cannot be combined (", leading.rows(), " and ", v.rows(), " rows)");
-    if (v.shape != leading.shape)
-      fail("vaelib: variables of shapes ", text_of(leading.shape), " and ", text_of(v.shape), " cannot be combined");
+    const auto& v = Unwrapped<Operand>::get(operand);
+    check_variable(leading.space(), leading.shape, v.space(), v.shape);
   } else if constexpr (std::is_same_v<Operand, Parameter>) {
-    if (operand.size() == 0 || leading.features() % operand.size() != 0)
-      fail("vaelib: a parameter of ", operand.size(), " numbers does not fit samples of shape ", text_of(leading.shape));
+    check_parameter(leading.features(), operand.size(), leading.shape, columns);
+  } else {
+    static_assert(std::is_same_v<Operand, Scalar<typename Leading::Real>>, "vaelib: map takes variables, fixed() variables, Parameters and Scalars");
   }
 }
-
 /// Columns of the matrix that map runs over: the length of its parameters, or else all features.
 template <class Leading, class... Operands>
-long columns_of(const Leading& leading, const Operands&... operands) {
+long checked_columns(const Leading& leading, const Operands&... operands) {
   long columns = leading.features();
-  const auto consider = [&](const auto& operand) {
-    if constexpr (std::is_same_v<std::remove_cvref_t<decltype(operand)>, Parameter>) {
-      if (columns != leading.features() && columns != operand.size()) fail("vaelib: the parameters of one map have different lengths");
-      columns = operand.size();
-    }
-  };
-  (consider(operands), ...);
+  (check_operand(leading, operands, columns), ...);
   return columns;
 }
 
-template <bool WithTargets, class S, class Operand>
-auto operand_of(S& step, const Operand& operand) {
-  using Real = typename S::Real;
-  if constexpr (is_variable<Operand>) {
-    return Full<Real>{operand.value(), WithTargets ? step.target(operand) : Target<Real>{}};
-  } else if constexpr (std::is_same_v<Operand, Parameter>) {
-    return PerColumn<Real>{step.value(operand), WithTargets ? step.target(operand) : Target<Real>{}};
-  } else if constexpr (Unwrapped<Operand>::is_variable) {
-    return Given<Real>{operand.variable.value()};
-  } else {
-    static_assert(std::is_same_v<Operand, Scalar<Real>>, "vaelib: map takes variables, fixed() variables, Parameters and Scalars");
-    return Single<Real>{operand.value};
-  }
-}
-
-}  // namespace detail
-
-/// map for variables of few numbers, such as the terms of a loss: no vectorised loop is compiled for them.
-template <class S, class F, class... Operands>
-auto map_few(S& step, F f, const Operands&... operands) {
-  const auto x = detail::leading_variable(operands...);
-  (detail::check_operand(x, operands), ...);
-  const long count = x.size();
-  auto y = step.template variable<decltype(x)::static_shape>(x.space(), x.shape, step.needs_gradient(operands...));
-  step.backend.map_few(f, count, y.value(), detail::operand_of<false>(step, operands)...);
-  if (y.needs_gradient())
-    step.record({y.node}, [=](S& s) {
-      std::apply([&](auto... o) { s.backend.map_few_gradient(f, count, s.gradient(y), o...); },
-                 std::tuple{detail::operand_of<true>(s, operands)...});
+template <class S, class R, class F, class... O>
+Node<R>* map_few(S& step, F f, const Node<R>* x, O... operands) {
+  const long count = x->size();
+  auto* y = step.node(x->space, x->features, step.needs_gradient(operands...));
+  step.backend.map_few(f, count, y->value, backend_operand<false>(step, operands)...);
+  if (y->needs_gradient)
+    step.record({y}, [=](S& s) {
+      InOrder{[&](const auto&... o) { s.backend.map_few_gradient(f, count, y->gradient, o...); }, backend_operand<true>(s, operands)...};
     });
   return y;
 }
+template <class S, class R, class F, class... O>
+Node<R>* map(S& step, F f, const Node<R>* x, long columns, O... operands) {
+  const long rows = columns == 0 ? 0 : x->size() / columns;
+  auto* y = step.node(x->space, x->features, step.needs_gradient(operands...));
+  step.backend.map(f, rows, columns, y->value, backend_operand<false>(step, operands)...);
+  if (y->needs_gradient)
+    step.record({y}, [=](S& s) {
+      InOrder{[&](const auto&... o) { s.backend.map_gradient(f, rows, columns, y->gradient, o...); }, backend_operand<true>(s, operands)...};
+    });
+  return y;
+}
+template <class S, class R, class F, class... O>
+Node<R>* map_reduce(S& step, F f, const Node<R>* x, O... operands) {
+  const long rows = x->space->count, features = x->features;
+  auto* y = step.node(x->space, 1, step.needs_gradient(operands...));
+  step.backend.map_reduce(f, rows, features, y->value, backend_operand<false>(step, operands)...);
+  if (y->needs_gradient)
+    step.record({y}, [=](S& s) {
+      InOrder{[&](const auto&... o) { s.backend.map_reduce_gradient(f, rows, features, y->gradient, o...); }, backend_operand<true>(s, operands)...};
+    });
+  return y;
+}
+
+}  // namespace detail
 
 /// out = f(operands...) for each element.
 template <class S, class F, class... Operands>
 auto map(S& step, F f, const Operands&... operands) {
   const auto x = detail::leading_variable(operands...);
-  (detail::check_operand(x, operands), ...);
-  const long columns = detail::columns_of(x, operands...), rows = columns == 0 ? 0 : x.size() / columns;
-  auto y = step.template variable<decltype(x)::static_shape>(x.space(), x.shape, step.needs_gradient(operands...));
-  step.backend.map(f, rows, columns, y.value(), detail::operand_of<false>(step, operands)...);
-  if (y.needs_gradient())
-    step.record({y.node}, [=](S& s) {
-      // braces: targets are taken from left to right, as one variable may stand in several places
-      std::apply([&](auto... o) { s.backend.map_gradient(f, rows, columns, s.gradient(y), o...); },
-                 std::tuple{detail::operand_of<true>(s, operands)...});
-    });
-  return y;
+  const long columns = detail::checked_columns(x, operands...);
+  return decltype(x)(detail::map(step, f, x.node, columns, detail::operand_of(operands)...), x.shape);
+}
+
+/// map for variables of few numbers, such as the terms of a loss: no vectorised loop is compiled for them.
+template <class S, class F, class... Operands>
+auto map_few(S& step, F f, const Operands&... operands) {
+  static_assert((!std::is_same_v<Operands, Parameter> && ...), "vaelib: map_few takes no Parameters");
+  const auto x = detail::leading_variable(operands...);
+  detail::checked_columns(x, operands...);
+  return decltype(x)(detail::map_few(step, f, x.node, detail::operand_of(operands)...), x.shape);
 }
 
 /// The sum of f(operands...) over the features of each row: rows x 1.
@@ -126,15 +166,8 @@ template <class S, class F, class... Operands>
 auto map_reduce(S& step, F f, const Operands&... operands) {
   static_assert((!std::is_same_v<Operands, Parameter> && ...), "vaelib: map_reduce takes no Parameters; combine them by map first");
   const auto x = detail::leading_variable(operands...);
-  (detail::check_operand(x, operands), ...);
-  auto y = step.template variable<Shape{1}>(x.space(), Shape{1}, step.needs_gradient(operands...));
-  step.backend.map_reduce(f, x.rows(), x.features(), y.value(), detail::operand_of<false>(step, operands)...);
-  if (y.needs_gradient())
-    step.record({y.node}, [=](S& s) {
-      std::apply([&](auto... o) { s.backend.map_reduce_gradient(f, x.rows(), x.features(), s.gradient(y), o...); },
-                 std::tuple{detail::operand_of<true>(s, operands)...});
-    });
-  return y;
+  detail::checked_columns(x, operands...);
+  return Var<typename S::Real, Shape{1}>{detail::map_reduce(step, f, x.node, detail::operand_of(operands)...), Shape{1}};
 }
 
 }  // namespace vaelib::inline VAELIB_ABI

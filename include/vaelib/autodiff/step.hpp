@@ -78,22 +78,22 @@ class Step {
   /// A variable with uninitialised values.
   template <Shape S>
   Var<Real, S> variable(const RowSpace* space, Shape shape, bool needs_gradient) {
-    auto* node = new (arena.allocate<Node<Real>>(1)) Node<Real>;
-    node->space = space;
-    node->features = shape.size();
-    node->value = arena.allocate<Real>(node->size());
-    return register_node<S>(node, shape, needs_gradient);
+    return {node(space, shape.size(), needs_gradient), shape};
+  }
+  /// The same without a shape: what operations work on, so that one function serves all shapes.
+  [[gnu::noinline]] Node<Real>* node(const RowSpace* space, long features, bool needs_gradient) {
+    Node<Real>* n = new_node(space, features, needs_gradient);
+    n->value = arena.allocate<Real>(n->size());
+    return n;
   }
 
   /// A variable that needs no gradient and looks at the caller's numbers: rows x shape, row-major, channels last.
   template <Shape S>
   Var<Real, S> constant(const RowSpace* space, Shape shape, const Real* data) {
     if (!agree(S, shape) || shape.is_dynamic()) fail("vaelib: expected rows of shape ", text_of(S), ", found ", text_of(shape));
-    auto* node = new (arena.allocate<Node<Real>>(1)) Node<Real>;
-    node->space = space;
-    node->features = shape.size();
-    node->value = const_cast<Real*>(data);  // never written: a constant has no producer
-    return register_node<S>(node, shape, false);
+    Node<Real>* n = new_node(space, shape.size(), false);
+    n->value = const_cast<Real*>(data);  // never written: a constant has no producer
+    return {n, shape};
   }
 
   Scalar<Real> scalar(double number) {
@@ -110,19 +110,15 @@ class Step {
 
   /// Stores the backward pass of an operation: f(step), called once all consumers of the outputs have run.
   template <class F>
-  void record(std::initializer_list<Node<Real>*> outputs, F f) {
+  void record(std::initializer_list<Node<Real>*> outputs, const F& f) {
     static_assert(std::is_trivially_destructible_v<F>, "vaelib: a record lives in the arena, which runs no destructors");
     struct Entry : Record {
       F body;
       explicit Entry(const F& f) : Record{}, body(f) {}
     };
-    auto* entry = new (arena.allocate<Entry>(1)) Entry(f);
-    entry->outputs = arena.allocate<Node<Real>*>(outputs.size());
-    std::copy(outputs.begin(), outputs.end(), entry->outputs);
-    entry->count = int(outputs.size());
+    auto* entry = new (arena.take(1, sizeof(Entry))) Entry(f);
     entry->run = [](Step& step, Record& record) { static_cast<Entry&>(record).body(step); };
-    entry->previous = records;
-    records = entry;
+    add_record(entry, outputs);
   }
 
   /// Where the gradient of a variable goes now; the caller writes or adds all of it. Empty where nobody needs it.
@@ -130,7 +126,7 @@ class Step {
   Target<Real> target(Var<Real, S> x) {
     return target(x.node);
   }
-  Target<Real> target(Node<Real>* node) {
+  [[gnu::noinline]] Target<Real> target(Node<Real>* node) {
     if (!node->needs_gradient) return {};
     reserve_gradient(node);
     const bool add = node->written;
@@ -151,6 +147,7 @@ class Step {
   const Real* gradient(Var<Real, S> y) const {
     return y.node->gradient;
   }
+  const Real* gradient(const Node<Real>* y) const { return y->gradient; }
 
   /// Memory until the end of the scope.
   struct Scratch {
@@ -246,17 +243,27 @@ class Step {
     Record* previous = nullptr;
   };
 
-  template <Shape S>
-  Var<Real, S> register_node(Node<Real>* node, Shape shape, bool needs_gradient) {
-    node->needs_gradient = needs_gradient;
-    node->previous = nodes;
-    nodes = node;
-    return {node, shape};
+  Node<Real>* new_node(const RowSpace* space, long features, bool needs_gradient) {
+    auto* n = new (arena.take(1, sizeof(Node<Real>))) Node<Real>;
+    n->space = space;
+    n->features = features;
+    n->needs_gradient = needs_gradient;
+    n->previous = nodes;
+    return nodes = n;
+  }
+  [[gnu::noinline]] void add_record(Record* record, std::initializer_list<Node<Real>*> outputs) {
+    record->outputs = arena.allocate<Node<Real>*>(outputs.size());
+    std::copy(outputs.begin(), outputs.end(), record->outputs);
+    record->count = int(outputs.size());
+    record->previous = records;
+    records = record;
   }
   template <class T>
   bool needs(const T& operand) const {
     if constexpr (is_variable<T>) {
       return operand.needs_gradient();
+    } else if constexpr (std::is_convertible_v<T, const Node<Real>*>) {
+      return operand->needs_gradient;
     } else if constexpr (std::is_same_v<T, Parameter>) {
       return trains(operand);
     } else {

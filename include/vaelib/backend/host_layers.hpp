@@ -17,12 +17,12 @@ class HostLayers : public HostOperations<Derived, R> {
 
   /// Mean and variance (divided by the number of rows) of each column.
   void column_statistics(long rows, long columns, const Real* x, Real* mean, Real* variance) {
-    this->sum_rows(rows, columns, x, Real(1) / Real(rows), mean);
+    this->sum_rows(rows, columns, x, Real(1) / Real(rows), {mean});
     const auto square = [=](auto at, auto column, long) VAELIB_LOOP {
       const auto d = at.load(x) - column.load(mean);
       return std::array{d * d};
     };
-    this->template column_sums<1>(rows, columns, {variance}, {false}, square, Real(1) / Real(rows));
+    this->template column_sums<1>(rows * columns, columns, {Target<Real>{variance}}, square, Real(1) / Real(rows));
   }
 
   void normalise(long rows, long columns, const Real* x, const Real* mean, const Real* variance, Real epsilon, const Real* weight,
@@ -36,13 +36,12 @@ class HostLayers : public HostOperations<Derived, R> {
   /// `of_batch`: mean and variance are those of x and take part in the gradient; otherwise they are given numbers.
   void normalise_gradient(long rows, long columns, bool of_batch, const Real* x, const Real* mean, const Real* variance, Real epsilon,
                           const Real* weight, const Real* upstream, Target<Real> to_x, Target<Real> to_weight, Target<Real> to_bias) {
-    if (sums.size() < std::size_t(2 * columns)) sums.resize(2 * columns);
-    Real *with_x = sums.data(), *plain = with_x + columns;  // sums of upstream * normalised x, and of upstream
+    Real *with_x = sums.at_least(2 * columns), *plain = with_x + columns;  // sums of upstream * normalised x, and of upstream
     const auto terms = [=](auto at, auto column, long) VAELIB_LOOP {
       const auto g = at.load(upstream);
       return std::array{g * ((at.load(x) - column.load(mean)) / sqrt(column.load(variance) + epsilon)), g};
     };
-    this->template column_sums<2>(rows, columns, {with_x, plain}, {false, false}, terms);
+    this->template column_sums<2>(rows * columns, columns, {Target<Real>{with_x}, Target<Real>{plain}}, terms);
     if (to_weight) this->copy(columns, with_x, to_weight);
     if (to_bias) this->copy(columns, plain, to_bias);
     if (!to_x) return;
@@ -84,10 +83,9 @@ class HostLayers : public HostOperations<Derived, R> {
       using T = decltype(at.load(x));
       return std::array{at.load(upstream) * ((at.load(x) - T(mean[r])) * T(rate[r])), at.load(upstream)};
     };
-    this->template column_sums<2>(rows, columns, {to_weight.data, to_bias.data}, {to_weight.add, to_bias.add}, terms);
+    this->template column_sums<2>(rows * columns, columns, {to_weight, to_bias}, terms);
     if (!to_x) return;
-    if (sums.size() < std::size_t(2 * rows)) sums.resize(2 * rows);
-    Real *plain = sums.data(), *with_x = plain + rows;  // means over the row of g = upstream * weight, and of g * normalised x
+    Real *plain = sums.at_least(2 * rows), *with_x = plain + rows;  // means over the row of g = upstream * weight, and of g * normalised x
     const Real share = Real(1) / Real(columns);
     const auto scaled = [=](Real sum, long) { return sum * share; };
     // the weight of a column: rows start at r * columns
@@ -177,7 +175,7 @@ class HostLayers : public HostOperations<Derived, R> {
     return sum;
   }
 
-  std::vector<Real> sums;  // grows to the largest need and stays
+  Buffer<Real> sums;  // grows to the largest need and stays
 };
 
 }  // namespace vaelib::inline VAELIB_ABI

@@ -1,9 +1,10 @@
 // The elementwise operations, norms and segment operations of the processor's backends, on plain pointers.
 #pragma once
 
-#include <vaelib/core/operand.hpp>
 #include <vaelib/backend/host.hpp>
 #include <vaelib/core/dual.hpp>
+#include <vaelib/core/functors.hpp>
+#include <vaelib/core/operand.hpp>
 #include <vaelib/core/random.hpp>
 
 namespace vaelib::inline VAELIB_ABI {
@@ -16,6 +17,7 @@ class HostOperations : public HostLoops<Derived, R> {
   using HostLoops<Derived, R>::lines;
   using HostLoops<Derived, R>::row_sums;
   using HostLoops<Derived, R>::column_sums;
+  using HostLoops<Derived, R>::sum_rows;
 
   // ---- functors of any number of operands
 
@@ -60,34 +62,24 @@ class HostOperations : public HostLoops<Derived, R> {
   /// gradient = upstream * f'(x) with the slope taken from the output y; bias (+)= its column sums. With Identity only the sums.
   template <class F>
   void output_gradient(F f, long rows, long columns, const Real* y, const Real* upstream, Real* gradient, Target<Real> bias) {
-    const auto body = [=](auto at, auto, long) VAELIB_LOOP {
-      auto g = at.load(upstream);
-      if (gradient != upstream) {
-        g = g * f.slope_from_output(at.load(y));
+    if constexpr (std::is_same_v<F, Identity>) {
+      if (bias) sum_rows(rows, columns, upstream, Real(1), bias);
+    } else {
+      const auto body = [=](auto at, auto, long) VAELIB_LOOP {
+        const auto g = at.load(upstream) * f.slope_from_output(at.load(y));
         at.store(gradient, g);
-      }
-      return std::array{g};
-    };
-    if (bias && columns < 16 && rows >= 16) {  // rows so short that lanes would stay empty: 16 rows are summed as one
-      const long whole = rows / 16, wide = 16 * columns, left = rows - 16 * whole, done = rows - left;
-      if (long(sums.size()) < wide) sums.resize(wide);
-      this->template column_sums<1>(whole, wide, {sums.data()}, {false}, body);
-      for (long k = columns; k < wide; ++k) sums[k % columns] += sums[k];
-      for (long j = 0; j < columns; ++j) bias.data[j] = (bias.add ? bias.data[j] : Real(0)) + sums[j];
-      if (left > 0) output_gradient(f, left, columns, y + done * columns, upstream + done * columns, gradient + done * columns, {bias.data, true});
-    } else if (bias) {
-      this->template column_sums<1>(rows, columns, {bias.data}, {bias.add}, body);
-    } else if (gradient != upstream) {
-      elements(rows * columns, [=](auto at) VAELIB_LOOP { body(at, at, 0); });
+        return std::array{at.only(g)};
+      };
+      // rows so short that lanes would stay empty: 16 are summed as one
+      const long wide = columns < 16 ? 16 * columns : columns;
+      const Target<Real> out = wide > columns ? Target<Real>{sums.at_least(wide)} : bias;
+      this->template column_sums<1>(rows * columns, wide, {out}, body);
+      if (wide > columns && bias) sum_rows(16, columns, out.data, Real(1), bias);
     }
   }
 
   // ---- sums
 
-  /// out[j] = scale * sum over the rows of x.
-  void sum_rows(long rows, long columns, const Real* x, Real scale, Real* out) {
-    this->template column_sums<1>(rows, columns, {out}, {false}, [=](auto at, auto, long) VAELIB_LOOP { return std::array{at.load(x)}; }, scale);
-  }
   /// out[j] = scale * sum over the rows of x, in double: for losses, whose rows may be many and large.
   void sum_rows_exactly(long rows, long columns, const Real* x, double scale, Real* out) {
     for (long j = 0; j < columns; ++j) {
@@ -96,18 +88,34 @@ class HostOperations : public HostLoops<Derived, R> {
       out[j] = Real(sum * scale);
     }
   }
+  /// out[r] = sum of row r, in double; for few numbers. Its gradient is the same for all numbers of a row.
+  void sum_few(long rows, long columns, const Real* x, Real* out) {
+    for (long r = 0; r < rows; ++r) {
+      double sum = 0;
+      for (long j = 0; j < columns; ++j) sum += x[r * columns + j];
+      out[r] = Real(sum);
+    }
+  }
+  void sum_few_gradient(long rows, long columns, const Real* upstream, Target<Real> target) {
+    for (long i = 0; i < rows * columns; ++i) target.data[i] = (target.add ? target.data[i] : Real(0)) + upstream[i / columns];
+  }
   /// target (+)= scale * upstream, the same in each row.
   void spread_rows(long rows, long columns, const Real* upstream, Real scale, Target<Real> target) {
-    lines(rows, columns, [=](auto at, auto column, long) VAELIB_LOOP { at.store(target.data, target.add, column.load(upstream) * scale); });
+    by_rows(rows, columns, [&](long first, long last) {
+      for (long r = first; r < last; ++r)
+        for (long j = 0; j < columns; ++j) {
+          Real& place = target.data[r * columns + j];
+          place = target.add ? place + upstream[j] * scale : upstream[j] * scale;
+        }
+    });
   }
   /// target[r] (+)= upstream[r * columns] for a slice of columns: rows of `wide` numbers from `first` on, to or from rows of `narrow`.
   void copy_columns(long rows, long narrow, const Real* from, long from_stride, Real* to, long to_stride, bool add) {
-    const long block = std::max(1L, 8192 / std::max(1L, narrow));
-    self().parallel((rows + block - 1) / block, [&](long b) {
-      for (long r = b * block; r < std::min(rows, (b + 1) * block); ++r)
+    by_rows(rows, narrow, [&](long first, long last) {
+      for (long r = first; r < last; ++r)
         for (long j = 0; j < narrow; ++j) {
-          Real& target = to[r * to_stride + j];
-          target = add ? target + from[r * from_stride + j] : from[r * from_stride + j];
+          Real& place = to[r * to_stride + j];
+          place = add ? place + from[r * from_stride + j] : from[r * from_stride + j];
         }
     });
   }
@@ -132,47 +140,48 @@ class HostOperations : public HostLoops<Derived, R> {
   }
   /// The sum of squares: not finite if any of the numbers is not.
   double squared_norm(long count, const Real* g) {
-    return total_of_blocks(count, [=](auto at) VAELIB_LOOP {
-      const auto v = at.load(g);
-      return v * v;
-    });
-  }
-  /// How many of the numbers lie outside of [low, high] or are NaN.
-  long count_outside(long count, const Real* x, Real low, Real high) {
-    return long(total_of_blocks(count, [=](auto at) VAELIB_LOOP {
-      const auto v = at.load(x);
-      using T = std::remove_const_t<decltype(v)>;
-      return select(v >= low && v <= high, T(Real(0)), T(Real(1)));
-    }));
+    constexpr long block = HostLoops<Derived, R>::block_size;
+    const long blocks = this->blocks_of(count);
+    Real* parts = sums.at_least(blocks);
+    self().parallel(blocks, [&](long b) { parts[b] = sum_of_squares(std::min(block, count - b * block), g + b * block); });
+    double total = 0;
+    for (long b = 0; b < blocks; ++b) total += parts[b];
+    return total;
   }
 
   // ---- random numbers; row r of the result is row first + r of the global batch
 
   void normal(const RandomKey& key, long first, long rows, int features, Real* out) {
-    by_rows(first, rows, features, out, [&](long row, long count, Real* place) { vaelib::normal(key, row, count, features, place); });
+    by_rows(rows, features, [&](long begin, long end) { vaelib::normal(key, first + begin, end - begin, features, out + begin * features); });
   }
   void uniform(const RandomKey& key, long first, long rows, int features, Real* out) {
-    by_rows(first, rows, features, out, [&](long row, long count, Real* place) { vaelib::uniform(key, row, count, features, place); });
+    by_rows(rows, features, [&](long begin, long end) { vaelib::uniform(key, first + begin, end - begin, features, out + begin * features); });
   }
 
  private:
   Derived& self() { return static_cast<Derived&>(*this); }
 
-  template <class Fill>
-  void by_rows(long first, long rows, int features, Real* out, Fill fill) {
-    const long block = std::max(1, 4096 / std::max(1, features));
-    self().parallel((rows + block - 1) / block, [&](long b) {
-      const long begin = b * block;
-      fill(first + begin, std::min(block, rows - begin), out + begin * features);
-    });
+  /// f(first, last) for blocks of whole rows.
+  template <class F>
+  void by_rows(long rows, long columns, const F& f) {
+    const long block = std::max(1L, 4096 / std::max(1L, columns));
+    self().parallel((rows + block - 1) / block, [&](long b) { f(b * block, std::min(rows, (b + 1) * block)); });
   }
 
-  template <class Body>
-  double total_of_blocks(long count, Body body) {
-    if (long(sums.size()) < this->blocks_of(count)) sums.resize(this->blocks_of(count));
-    this->block_sums(count, sums.data(), body);
-    double total = 0;
-    for (long b = 0; b < this->blocks_of(count); ++b) total += sums[b];
+  /// Four vectors at a time, as an addition takes longer than a load.
+  static Real sum_of_squares(long count, const Real* g) {
+    constexpr int width = BaseAccess<Real>::width;
+    typename BaseAccess<Real>::Lanes sum[4];
+    for (auto& s : sum) s = Real(0);
+    long i = 0;
+    for (; i + 4 * width <= count; i += 4 * width)
+#pragma GCC unroll 4
+      for (int k = 0; k < 4; ++k) {
+        const auto v = BaseAccess<Real>{i + k * width, width}.load(g);
+        sum[k] += v * v;
+      }
+    Real total = vaelib::sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    for (; i < count; ++i) total += g[i] * g[i];
     return total;
   }
 
@@ -245,23 +254,19 @@ class HostOperations : public HostLoops<Derived, R> {
       return gradient_terms(f, at, column, upstream(at, r), std::index_sequence_for<O...>{}, operands...);
     };
     if constexpr (per_column > 0) {
-      std::array<Real*, per_column> out{};
-      std::array<bool, per_column> add{};
+      std::array<Target<Real>, per_column> out;
       int next = 0;
       const auto collect = [&](const auto& operand) {
-        if constexpr (std::remove_cvref_t<decltype(operand)>::per_column) {
-          out[next] = operand.target.data;
-          add[next++] = operand.target.add;
-        }
+        if constexpr (std::remove_cvref_t<decltype(operand)>::per_column) out[next++] = operand.target;
       };
       (collect(operands), ...);
-      this->template column_sums<per_column>(rows, columns, out, add, body);
+      this->template column_sums<per_column>(rows * columns, columns, out, body);
     } else {
-      lines(rows, columns, [=](auto at, auto column, long r) VAELIB_LOOP { body(at, column, r); });
+      lines(rows, columns, body);
     }
   }
 
-  std::vector<Real> sums;  // grows to the largest need and stays
+  Buffer<Real> sums;  // grows to the largest need and stays
 };
 
 }  // namespace vaelib::inline VAELIB_ABI

@@ -20,8 +20,8 @@ class Oracle : public HostLayers<Oracle, double> {
   void parallel(long tasks, auto&& f) {
     for (long t = 0; t < tasks; ++t) f(t);
   }
-  void with_lanes(auto&& body) {
-    body(detail::OneDouble{});
+  void parallel_lanes(long tasks, auto&& body) {
+    for (long t = 0; t < tasks; ++t) body(detail::OneDouble{}, t);
   }
 
   template <class F = Identity>

@@ -27,8 +27,21 @@ class Arena {
   template <class T>
   T* allocate(std::size_t count) {
     static_assert(std::is_trivially_destructible_v<T>, "vaelib: the arena runs no destructors");
-    if (count > (std::size_t(-1) / 4) / sizeof(T)) fail("arena: ", count, " objects of ", sizeof(T), " bytes are too many");
-    return static_cast<T*>(take((count * sizeof(T) + alignment - 1) / alignment * alignment));
+    return static_cast<T*>(take(count, sizeof(T)));
+  }
+  /// Memory for `count` objects of `size` bytes each. Not inlined: operations call it all over, and are coarse.
+  [[gnu::noinline]] void* take(std::size_t count, std::size_t size) {
+    if (count > (std::size_t(-1) / 4) / size) fail("arena: ", count, " objects of ", size, " bytes are too many");
+    const std::size_t bytes = (count * size + alignment - 1) / alignment * alignment;
+    while (current + 1 < blocks.size() && blocks[current].size - blocks[current].used < bytes) ++current;
+    if (blocks.empty() || blocks[current].size - blocks[current].used < bytes) {
+      open(bytes > smallest ? bytes : smallest);
+      current = blocks.size() - 1;
+    }
+    Block& block = blocks[current];
+    void* result = block.data + block.used;
+    block.used += bytes;
+    return result;
   }
 
   Mark mark() const { return {current, blocks.empty() ? 0 : blocks[current].used}; }
@@ -68,21 +81,7 @@ class Arena {
     std::size_t size, used;
   };
 
-  void* take(std::size_t bytes) {
-    while (current < blocks.size() && blocks[current].size - blocks[current].used < bytes) {
-      if (current + 1 == blocks.size()) break;
-      ++current;
-    }
-    if (blocks.empty() || blocks[current].size - blocks[current].used < bytes) {
-      open(bytes > smallest ? bytes : smallest);
-      current = blocks.size() - 1;
-    }
-    Block& block = blocks[current];
-    void* result = block.data + block.used;
-    block.used += bytes;
-    return result;
-  }
-  void open(std::size_t bytes) {
+  [[gnu::cold]] void open(std::size_t bytes) {
     blocks.push_back({static_cast<std::byte*>(::operator new(bytes, std::align_val_t(alignment))), bytes, 0});
   }
   void release() {

@@ -34,6 +34,11 @@ class Buffer {
     count = n;
     std::fill_n(memory, n, T(0));
   }
+  /// At least n numbers; those that were there are lost where it has to grow.
+  T* at_least(long n) {
+    if (count < n) resize(n);
+    return memory;
+  }
   T* data() { return memory; }
   const T* data() const { return memory; }
   long size() const { return count; }

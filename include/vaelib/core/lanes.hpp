@@ -208,6 +208,14 @@ VAELIB_INLINE void store(typename detail::LaneTraits<T>::Scalar* to, const T& x)
   }
 }
 
+namespace detail {
+/// The few numbers at an end. Out of line, for every loop has several of these.
+template <class Number>
+[[gnu::noinline, gnu::cold]] void copy_few(const Number* from, long count, Number* to) {
+  for (long k = 0; k < count; ++k) to[k] = from[k];
+}
+}  // namespace detail
+
 /// The first `count` numbers, at most as many as T is wide; the other lanes are 0. One loop body then serves full
 /// blocks and the tail, so that an element's bits do not depend on its place: load<T>(p + i, n - i).
 template <Real T>
@@ -216,7 +224,7 @@ VAELIB_INLINE T load(const typename detail::LaneTraits<T>::Scalar* from, long co
   if (count >= width) [[likely]]
     return load<T>(from);
   typename detail::LaneTraits<T>::Scalar padded[width] = {};
-  for (long k = 0; k < count; ++k) padded[k] = from[k];
+  detail::copy_few(from, count, padded);
   return load<T>(padded);
 }
 /// Stores the first `count` lanes, at most as many as there are.
@@ -227,7 +235,7 @@ VAELIB_INLINE void store(typename detail::LaneTraits<T>::Scalar* to, const T& x,
     return store(to, x);
   typename detail::LaneTraits<T>::Scalar all[width];
   store(all, x);
-  for (long k = 0; k < count; ++k) to[k] = all[k];
+  detail::copy_few(all, count, to);
 }
 
 /// The sum of all lanes, in a fixed order: upper half onto lower half, until one is left.

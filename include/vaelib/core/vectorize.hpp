@@ -34,6 +34,9 @@ struct LaneCount {
 #endif
 };
 
+/// What every processor has: for loops that wait for memory, where more lanes are not worth the code.
+using BaseLanes = LaneCount<VAELIB_HAS_LANES ? 4 : 1>;
+
 /// The widest vectors that this processor and this compiler have: 16, 8, 4 or 1 floats.
 inline int widest_simd() {
 #if VAELIB_X86_DISPATCH
@@ -42,7 +45,7 @@ inline int widest_simd() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   return avx512 && avx2 ? 16 : avx2 ? 8 : 4;
 #else
-  return VAELIB_HAS_LANES ? 4 : 1;
+  return BaseLanes::width;
 #endif
 }
 
@@ -53,21 +56,22 @@ inline std::atomic<int>& simd_width_setting() {
 }
 
 #if VAELIB_X86_DISPATCH
-template <class Body>
-__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"), noinline, flatten)) void run_16(Body& body) {
-  body(LaneCount<16>{});
+template <class Body, class... Arguments>
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"), noinline, flatten)) void run_16(
+    Body& body, Arguments... arguments) {
+  body(LaneCount<16>{}, arguments...);
 }
-template <class Body>
-__attribute__((target("avx2,fma"), noinline, flatten)) void run_8(Body& body) {
-  body(LaneCount<8>{});
+template <class Body, class... Arguments>
+__attribute__((target("avx2,fma"), noinline, flatten)) void run_8(Body& body, Arguments... arguments) {
+  body(LaneCount<8>{}, arguments...);
 }
 #endif
-template <class Body>
+template <class Body, class... Arguments>
 #if VAELIB_HAS_LANES
 __attribute__((noinline, flatten))
 #endif
-void run_narrow(Body& body) {
-  body(LaneCount < VAELIB_HAS_LANES ? 4 : 1 > {});
+void run_narrow(Body& body, Arguments... arguments) {
+  body(BaseLanes{}, arguments...);
 }
 }  // namespace detail
 
@@ -84,19 +88,36 @@ inline void set_simd_width(int width) {
   detail::simd_width_setting().store(width, std::memory_order_relaxed);
 }
 
+/// The function that calls body(LaneCount<Width>{}, arguments...) at the width of simd_width().
+template <class Body, class... Arguments>
+auto vectorized() -> void (*)(Body&, Arguments...) {
+  switch (simd_width()) {
+#if VAELIB_X86_DISPATCH
+    case 16: return detail::run_16<Body, Arguments...>;
+    case 8: return detail::run_8<Body, Arguments...>;
+#endif
+    default: return detail::run_narrow<Body, Arguments...>;
+  }
+}
+
 /// Runs the body once, at the width of simd_width().
 template <class Body>
 void vectorize(Body&& body) {
-  switch (simd_width()) {
-#if VAELIB_X86_DISPATCH
-    case 16:
-      return detail::run_16(body);
-    case 8:
-      return detail::run_8(body);
-#endif
-    default:
-      return detail::run_narrow(body);
+  vectorized<std::remove_reference_t<Body>>()(body);
+}
+
+/// Whether all numbers lie in [low, high]; NaN does not.
+inline bool all_within(long count, const float* x, float low, float high) {
+  using T = BaseLanes::type;
+  long i = 0;
+  auto within = T(low) <= T(low);
+  for (; i + BaseLanes::width <= count; i += BaseLanes::width) {
+    const T v = load<T>(x + i);
+    within = within && v >= T(low) && v <= T(high);
   }
+  bool all = !any(!within);
+  for (; i < count; ++i) all = all && x[i] >= low && x[i] <= high;
+  return all;
 }
 
 }  // namespace vaelib::inline VAELIB_ABI

@@ -13,7 +13,7 @@ namespace vaelib::inline VAELIB_ABI {
 
 struct SoftClamp {
   float limit;
-  VAELIB_HD constexpr auto operator()(auto x) const { return limit * tanh(x * (1 / limit)); }
+  VAELIB_INLINE constexpr auto operator()(auto x) const { return limit * tanh(x * (1 / limit)); }
 };
 struct Reparameterise {
   SoftClamp clamp;

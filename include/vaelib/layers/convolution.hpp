@@ -15,34 +15,29 @@ namespace vaelib::inline VAELIB_ABI {
 namespace detail {
 
 /// Shared by both layers: y = activation(op(x) + bias); `plain` tells which of the two directions is forward.
-template <bool plain, Shape To, class F, class S, class R, Shape In>
-Var<R, To> convolve(S& step, Var<R, In> x, Shape out, const ConvolutionShape& shape, const Parameter& weight, const Parameter& bias, F activation) {
-  auto y = step.template variable<To>(x.space(), out, step.needs_gradient(x, weight, bias));
-  const long images = x.rows();
-  if constexpr (plain) {
-    step.backend.convolution(shape, images, x.value(), step.value(weight), y.value(), false, step.value(bias), activation);
+template <class S, class R, class F>
+Node<R>* convolve(S& step, Node<R>* x, Shape out, bool plain, const ConvolutionShape& shape, const Parameter& weight, const Parameter& bias,
+                  F activation) {
+  auto* y = step.node(x->space, out.size(), step.needs_gradient(x, weight, bias));
+  const long images = x->space->count;
+  if (plain) {
+    step.backend.convolution(shape, images, x->value, step.value(weight), y->value, false, step.value(bias), activation);
   } else {
-    step.backend.convolution_adjoint(shape, images, x.value(), step.value(weight), y.value(), false, step.value(bias), activation);
+    step.backend.convolution_adjoint(shape, images, x->value, step.value(weight), y->value, false, step.value(bias), activation);
   }
-  if (!y.needs_gradient()) return y;
-  step.record({y.node}, [=](S& s) {
+  if (!y->needs_gradient) return y;
+  step.record({y}, [=](S& s) {
     constexpr bool unchanged = std::is_same_v<F, Identity>;
-    const auto scratch = s.scratch(unchanged ? 0 : y.size());
-    const R* upstream = s.gradient(y);
-    R* gradient = unchanged ? const_cast<R*>(upstream) : scratch.data;
-    const int channels = out.channels;
-    s.backend.output_gradient(activation, y.size() / channels, channels, y.value(), upstream, gradient, s.target(bias));
+    const auto scratch = s.scratch(unchanged ? 0 : y->size());
+    R* gradient = unchanged ? y->gradient : scratch.data;
+    s.backend.output_gradient(activation, y->size() / out.channels, out.channels, y->value, y->gradient, gradient, s.target(bias));
     if (auto t = s.target(weight)) {
-      const R *large = plain ? x.value() : gradient, *small = plain ? gradient : x.value();
+      const R *large = plain ? x->value : gradient, *small = plain ? gradient : x->value;
       s.backend.convolution_weight_gradient(shape, images, large, small, t.data, t.add);
     }
-    if (auto t = s.target(x)) {
-      if constexpr (plain) {
-        s.backend.convolution_adjoint(shape, images, gradient, s.value(weight), t.data, t.add);
-      } else {
-        s.backend.convolution(shape, images, gradient, s.value(weight), t.data, t.add);
-      }
-    }
+    auto t = s.target(x);
+    if (t && plain) s.backend.convolution_adjoint(shape, images, gradient, s.value(weight), t.data, t.add);
+    if (t && !plain) s.backend.convolution(shape, images, gradient, s.value(weight), t.data, t.add);
   });
   return y;
 }
@@ -76,7 +71,8 @@ struct Conv2d {
   }
   template <class S, class V, class F = Identity>
   auto forward(S& step, V x, F activation = {}) const {
-    return detail::convolve<true, output_of<Conv2d, V::static_shape>>(step, x, output(x.shape), shape, weight, bias, activation);
+    const Shape to = output(x.shape);
+    return Var<typename V::Real, output_of<Conv2d, V::static_shape>>{detail::convolve(step, x.node, to, true, shape, weight, bias, activation), to};
   }
 };
 
@@ -108,7 +104,8 @@ struct ConvTranspose2d {
   }
   template <class S, class V, class F = Identity>
   auto forward(S& step, V x, F activation = {}) const {
-    return detail::convolve<false, output_of<ConvTranspose2d, V::static_shape>>(step, x, output(x.shape), shape, weight, bias, activation);
+    const Shape to = output(x.shape);
+    return Var<typename V::Real, output_of<ConvTranspose2d, V::static_shape>>{detail::convolve(step, x.node, to, false, shape, weight, bias, activation), to};
   }
 };
 

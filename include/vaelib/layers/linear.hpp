@@ -9,25 +9,31 @@
 
 namespace vaelib::inline VAELIB_ABI {
 
-/// activation(x W + b) for a flat variable; the activation must give its slope from its output.
-template <Shape To, class F = Identity, class S, class R, Shape In>
-Var<R, To> linear(S& step, Var<R, In> x, const Parameter& weight, const Parameter& bias, F activation = {}) {
+namespace detail {
+template <class S, class R, class F>
+Node<R>* linear(S& step, Node<R>* x, const Parameter& weight, const Parameter& bias, F activation) {
   const int in = weight.extents[0], out = weight.extents[1];
-  if (x.features() != in) fail("vaelib: linear takes ", in, " features, found ", x.features());
-  auto y = step.template variable<To>(x.space(), Shape{out}, step.needs_gradient(x, weight, bias));
-  const long rows = x.rows();
-  step.backend.product(rows, out, in, {x.value(), in, 1}, {step.value(weight), out, 1}, y.value(), false, step.value(bias), activation);
-  if (!y.needs_gradient()) return y;
-  step.record({y.node}, [=](S& s) {
+  if (x->features != in) fail("vaelib: linear takes ", in, " features, found ", x->features);
+  auto* y = step.node(x->space, out, step.needs_gradient(x, weight, bias));
+  const long rows = x->space->count;
+  step.backend.product(rows, out, in, {x->value, in, 1}, {step.value(weight), out, 1}, y->value, false, step.value(bias), activation);
+  if (!y->needs_gradient) return y;
+  step.record({y}, [=](S& s) {
     constexpr bool plain = std::is_same_v<F, Identity>;
-    const auto scratch = s.scratch(plain ? 0 : y.size());
-    const R* upstream = s.gradient(y);
-    R* gradient = plain ? const_cast<R*>(upstream) : scratch.data;
-    s.backend.output_gradient(activation, rows, out, y.value(), upstream, gradient, s.target(bias));
-    if (auto t = s.target(weight)) s.backend.product(in, out, rows, {x.value(), 1, in}, {gradient, out, 1}, t.data, t.add);
+    const auto scratch = s.scratch(plain ? 0 : y->size());
+    R* gradient = plain ? y->gradient : scratch.data;
+    s.backend.output_gradient(activation, rows, out, y->value, y->gradient, gradient, s.target(bias));
+    if (auto t = s.target(weight)) s.backend.product(in, out, rows, {x->value, 1, in}, {gradient, out, 1}, t.data, t.add);
     if (auto t = s.target(x)) s.backend.product(rows, in, out, {gradient, out, 1}, {s.value(weight), 1, out}, t.data, t.add);
   });
   return y;
+}
+}  // namespace detail
+
+/// activation(x W + b) for a flat variable; the activation must give its slope from its output.
+template <Shape To, class F = Identity, class S, class R, Shape In>
+Var<R, To> linear(S& step, Var<R, In> x, const Parameter& weight, const Parameter& bias, F activation = {}) {
+  return {detail::linear(step, x.node, weight, bias, activation), Shape{weight.extents[1]}};
 }
 
 template <int Out>

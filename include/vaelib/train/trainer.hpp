@@ -123,7 +123,7 @@ class Trainer {
       low = learner.weights.model.likelihood.smallest;
       high = learner.weights.model.likelihood.largest;
     }
-    if (learner.backend.count_outside(long(rows.size()) * features, floats.data(), low, high) == 0) return;
+    if (all_within(long(rows.size()) * features, floats.data(), low, high)) return;
     for (std::size_t r = 0; r < rows.size(); ++r)
       for (long j = 0; j < features; ++j) {
         const float v = floats[r * features + j];

@@ -22,7 +22,11 @@ class Cpu : public HostLayers<Cpu, float> {
   int threads() const { return machine->pool.threads(); }
 
   void parallel(long tasks, auto&& f) { machine->pool.run(tasks, f); }
-  void with_lanes(auto&& body) { vectorize(body); }
+  /// body(lanes, task) for each task, where `lanes` tells the vectors of the processor: see core/vectorize.hpp.
+  template <class Body>
+  void parallel_lanes(long tasks, const Body& body) {
+    parallel(tasks, [&body, run = vectorized<const Body, long>()](long task) { run(body, task); });
+  }
 
   /// C = f(A B + bias), or C += A B. C is m x n without gaps, A m x k, B k x n.
   template <class F = Identity>
@@ -70,24 +74,32 @@ class Cpu : public HostLayers<Cpu, float> {
               this};
     }
     void apply(float* c, long ldc, int rows, int columns, int first) const {
-      vectorize([&](auto lanes) VAELIB_LOOP {
+      constexpr int widest = 16;
+      const float* biases = bias ? bias + first : nullptr;
+      if (columns >= widest || ldc != columns) return apply(c, ldc, rows, columns, biases);
+      float repeated[widest * widest];  // images of few channels: the pixels lie side by side, the bias repeats
+      const int period = columns * widest;
+      for (int i = 0; i < period; ++i) repeated[i] = biases ? biases[i % columns] : 0.0f;
+      const long count = long(rows) * columns, whole = count / period;
+      apply(c, period, whole, period, repeated);
+      apply(c + whole * period, period, 1, int(count % period), repeated);
+    }
+    void apply(float* c, long ldc, long rows, int columns, const float* biases) const {
+      const auto body = [&](auto lanes) VAELIB_LOOP {
         using T = typename decltype(lanes)::type;
-        if (columns < lanes.width && ldc == columns) {  // images of few channels: the rows are one line, the bias repeats
-          float repeated[lanes.width * lanes.width];
-          const long period = long(columns) * lanes.width, count = long(rows) * columns;
-          for (long i = 0; i < period; ++i) repeated[i] = bias ? bias[first + i % columns] : 0.0f;
-          for (long i = 0, phase = 0; i < count; i += lanes.width, phase = phase + lanes.width == period ? 0 : phase + lanes.width)
-            store<T>(c + i, f(load<T>(c + i, count - i) + load<T>(repeated + phase)), count - i);
-          return;
-        }
         for (int j = 0; j < columns; j += lanes.width) {
-          const T b = bias ? load<T>(bias + first + j, columns - j) : T(0);
-          for (int r = 0; r < rows; ++r) {
+          const T b = biases ? load<T>(biases + j, columns - j) : T(0);
+          for (long r = 0; r < rows; ++r) {
             float* place = c + r * ldc + j;
             store<T>(place, f(load<T>(place, columns - j) + b), columns - j);
           }
         }
-      });
+      };
+      if constexpr (std::is_same_v<F, Identity>) {
+        body(BaseLanes{});
+      } else {
+        vectorize(body);
+      }
     }
   };
 

@@ -56,11 +56,7 @@ class Pool {
         call(task);
       }
     };
-    void* context = const_cast<void*>(static_cast<const void*>(std::addressof(f)));
-    constexpr long most = 1L << 30;  // the ticket has 32 bits for the tasks left
-    if (tasks <= most) return run_job({function, context, 0, tasks});
-    for (long first = 0; first < tasks; first += most)
-      run_job({function, context, first, std::min(most, tasks - first)});
+    run_all(function, const_cast<void*>(static_cast<const void*>(std::addressof(f))), tasks);
   }
 
  private:
@@ -87,8 +83,12 @@ class Pool {
 #endif
   }
 
+  void run_all(Function function, void* context, long tasks) {
+    constexpr long most = 1L << 30;  // the ticket has 32 bits for the tasks left
+    for (long first = 0; first < tasks; first += most) run_job({function, context, first, std::min(most, tasks - first)});
+  }
+
   void run_job(const Job& job) {
-    if (job.tasks <= 0) return;
     const bool nested = place().pool == this;
     if (job.tasks == 1 || count_ == 1 || nested || busy_.exchange(true, std::memory_order_acquire))
       return run_in_line(job, nested ? place().worker : 0);

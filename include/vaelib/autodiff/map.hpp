@@ -149,7 +149,7 @@ template <class S, class F, class... Operands>
 auto map(S& step, F f, const Operands&... operands) {
   const auto x = detail::leading_variable(operands...);
   const long columns = detail::checked_columns(x, operands...);
-  return decltype(x)(detail::map(step, f, x.node, columns, detail::operand_of(operands)...), x.shape);
+  return std::remove_const_t<decltype(x)>{detail::map(step, f, x.node, columns, detail::operand_of(operands)...), x.shape};
 }
 
 /// map for variables of few numbers, such as the terms of a loss: no vectorised loop is compiled for them.
@@ -158,7 +158,7 @@ auto map_few(S& step, F f, const Operands&... operands) {
   static_assert((!std::is_same_v<Operands, Parameter> && ...), "vaelib: map_few takes no Parameters");
   const auto x = detail::leading_variable(operands...);
   detail::checked_columns(x, operands...);
-  return decltype(x)(detail::map_few(step, f, x.node, detail::operand_of(operands)...), x.shape);
+  return std::remove_const_t<decltype(x)>{detail::map_few(step, f, x.node, detail::operand_of(operands)...), x.shape};
 }
 
 /// The sum of f(operands...) over the features of each row: rows x 1.

@@ -21,8 +21,8 @@ inline double fma_peak(vaelib::Cpu& cpu, int trials = 20) {
   double best = 0;
   for (int trial = 0; trial < trials; ++trial) {
     const double start = seconds();
-    cpu.parallel(cpu.threads(), [&](long) {
-      cpu.with_lanes([&](auto lanes) VAELIB_LOOP {
+    cpu.parallel(cpu.threads(), [](long) {
+      vaelib::vectorize([](auto lanes) VAELIB_LOOP {
         using Float = decltype(decltype(lanes)::type::v);
         volatile float from_memory = 0.5f;  // so that the compiler knows none of these numbers, nor that two are equal
         const Float x = from_memory - Float{}, y = from_memory - Float{};

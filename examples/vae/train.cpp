@@ -37,10 +37,8 @@ FitOptions fit_options(const TrainOptions& o, const ImageData& data, const RunFo
   fit.beta = beta_schedule(o);
   fit.clip_norm = float(o.clip_norm);
   fit.non_finite = o.non_finite == "skip" ? NonFinite::skip : NonFinite::stop;
-  fit.metrics_folder = folder.path();
-  fit.checkpoint_folder = folder.checkpoints();
-  fit.checkpoint_every = o.checkpoint_every;
-  fit.resume = o.resume;
+  fit.metrics = MetricFiles{folder.path()};
+  fit.checkpoints = Checkpoints{.folder = folder.checkpoints(), .every = o.checkpoint_every, .resume = o.resume};
   fit.progress = o.quiet ? ProgressStyle::silent : ProgressStyle::automatic;
   return fit;
 }

@@ -111,7 +111,7 @@ TEST_CASE("a run resumed in mid-epoch has the bits of an undisturbed one") {
         Patterns::fill(epoch, wanted, out, labels);
       }
     };
-    FitOptions options{.epochs = 4, .batch_size = 24, .checkpoint_folder = folder.path, .checkpoint_every = 3, .resume = true};
+    FitOptions options{.epochs = 4, .batch_size = 24, .checkpoints = Checkpoints{.folder = folder.path, .every = 3, .resume = true}};
     int batches = 13;
     Failing data;
     data.left = &batches;

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -38,7 +39,8 @@ struct Result {
 };
 
 struct Limits {
-  long microseconds = 0;    ///< after which it is killed; 0: never
+  std::string killed_after{};  ///< killed once this file exists; empty: never
+  long turns = 0;              ///< and after so many turns of an idle loop
   rlim_t largest_file = 0;  ///< bytes; writing more fails, as on a full disk; 0: no limit
 };
 
@@ -67,12 +69,14 @@ inline Result run(const Arguments& arguments, const Limits& limits = {}) {
   const pid_t child = ::fork();
   if (child == -1) vaelib::fail("fork failed");
   if (child == 0) become_vae(arguments, folder.path, limits);
-  if (limits.microseconds > 0) {
-    ::usleep(static_cast<useconds_t>(limits.microseconds));
-    ::kill(child, SIGKILL);
-  }
   int status = 0;
-  ::waitpid(child, &status, 0);
+  pid_t ended = 0;
+  if (!limits.killed_after.empty()) {
+    while (ended == 0 && !exists(limits.killed_after)) ended = ::waitpid(child, &status, WNOHANG);
+    for (std::atomic<long> turn = 0; turn < limits.turns;) ++turn;
+    if (ended == 0) ::kill(child, SIGKILL);
+  }
+  if (ended == 0) ::waitpid(child, &status, 0);
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), content(folder / "stdout"),
           content(folder / "stderr")};
 }

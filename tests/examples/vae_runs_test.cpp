@@ -3,7 +3,6 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <chrono>
 #include <random>
 #include <vaelib/io/checkpoint.hpp>
 
@@ -177,16 +176,17 @@ TEST_CASE("killed at random moments and resumed") {
     all.erase(std::find(all.begin(), all.end(), "--quiet"));
     return all;
   };
-  const auto begun = std::chrono::steady_clock::now();
   REQUIRE(run(arguments("whole")).code == 0);
-  const long whole =
-      std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - begun).count();
   std::minstd_rand random(1);
   int killed = 0, resumed = 0;
   for (int run_number = 0; killed < kills && run_number < 4 * kills; ++run_number) {
     const std::string out = "run" + std::to_string(run_number);
-    for (int attempt = 0; attempt < 3; ++attempt)
-      killed += run(arguments(out), {.microseconds = 1 + long(random() % (unsigned long)(whole))}).code == -SIGKILL;
+    for (int attempt = 0; attempt < 3; ++attempt) {
+      const long step = 7 * (attempt * 8 + long(random() % 8));  // of 200; a checkpoint every 7
+      const vaelib::CheckpointStore saved(runs.folder / out + "/checkpoints");
+      const std::string sign = step > 0 ? saved.path_of(std::uint64_t(step)) : runs.folder / out;
+      killed += run(arguments(out), {.killed_after = sign, .turns = long(random() % 1'000'000)}).code == -SIGKILL;
+    }
     const auto last = run(arguments(out));
     REQUIRE_MESSAGE(last.code == 0, last.err);
     resumed += last.out.find("resumed   after step") != std::string::npos;

@@ -123,8 +123,8 @@ TEST_CASE("fit says what does not fit") {
   const Own other{Floats(50), {5, 5, 1}};
   CHECK(error_of_fit(plain, good, {.epochs = 1, .validation = other}) ==
         "vaelib: the model takes samples of shape 6 x 6 x 1, the data has 5 x 5 x 1");
-  CHECK(error_of_fit(plain, good, {.epochs = 1, .resume = true})
-            .starts_with("vaelib: to resume, FitOptions::checkpoint_folder"));
+  CHECK(error_of_fit(plain, good, {.epochs = 1, .checkpoints = Checkpoints{.folder = "", .resume = true}})
+            .starts_with("vaelib: Checkpoints::folder is empty"));
   CHECK(error_of_fit(conditional, good) == "vaelib: this model wants labels, and the data has none");
   CHECK(error_of_fit(conditional, {some_images(8), {6, 6, 1}, 3}).ends_with(" has label 3, expected 0 to 2"));
   CHECK(error_of_fit(conditional, {some_images(8), {6, 6, 1}, -1}).ends_with(" has label -1, expected 0 to 2"));

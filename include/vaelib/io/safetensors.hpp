@@ -73,11 +73,15 @@ class BasicSafetensorsFile {
   /// Reads a tensor that must have the type of T.
   template <class T>
   void read_exactly(std::string_view name, std::span<T> to) const {
-    const TensorInfo& info = checked(name, to.size());
-    if (info.dtype != dtype_of<T>())
-      fail(file.path(), ": tensor ", shown(name), ": expected the type ", dtype_name(dtype_of<T>()), ", found ",
+    read_raw(name, dtype_of<T>(), to.size(), to.data());
+  }
+  /// The same for `count` values of a type that is known at run time only.
+  void read_raw(std::string_view name, Dtype dtype, std::size_t count, void* to) const {
+    const TensorInfo& info = checked(name, count);
+    if (info.dtype != dtype)
+      fail(file.path(), ": tensor ", shown(name), ": expected the type ", dtype_name(dtype), ", found ",
            dtype_name(info.dtype));
-    file.read_at(first_byte + info.begin, to.data(), to.size_bytes());
+    file.read_at(first_byte + info.begin, to, count * dtype_size(dtype));
   }
 
  private:

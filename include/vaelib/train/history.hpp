@@ -79,4 +79,12 @@ inline void write_metrics(const std::string& folder, const History& history) {
   write_file_atomically(folder + "/metrics.jsonl", json_lines_of(history));
 }
 
+/// Where the metrics of a run are written after each epoch: `{.metrics = MetricFiles{"runs/a"}}`.
+struct MetricFiles {
+  std::string folder;
+
+  // Not to be set: what writes them is compiled only into programs that make a MetricFiles.
+  void (*write)(const std::string&, const History&) = write_metrics;
+};
+
 }  // namespace vaelib::inline VAELIB_ABI

@@ -9,7 +9,7 @@
 #include <vaelib/models/batch.hpp>
 #include <vaelib/models/losses.hpp>
 #include <vaelib/optim/optimizers.hpp>
-#include <vaelib/train/weights.hpp>
+#include <vaelib/train/run_state.hpp>
 
 #include <cmath>
 #include <limits>
@@ -32,11 +32,6 @@ struct StepOptions {
   float learning_rate = 1;  ///< factor on the optimizer's learning rate, from a schedule
   float clip_norm = 0;      ///< gradients of a larger norm are scaled down to it; 0: never
   NonFinite non_finite = NonFinite::stop;
-};
-
-struct StepResult {
-  double objective = 0, reconstruction = 0, kl = 0, gradient_norm = 0;
-  bool accepted = true;
 };
 
 template <class Model>
@@ -92,6 +87,25 @@ class Learner {
     const StepResult result = read(forward(samples, beta, capacity, Mode::evaluation, Stream::evaluation, number, 0));
     step.end();
     return result;
+  }
+
+  /// What a checkpoint keeps.
+  LearnerMemory memory() {
+    LearnerMemory m;
+    static_assert(phase_count<Model>() * Optimizer::moments <= LearnerMemory::most_moments, "vaelib: more phases than a checkpoint has room for");
+    m.dtype = dtype_of<Real>();
+    m.values = {weights.values.data(), weights.values.size()};
+    m.state = {weights.state.data(), weights.state.size()};
+    m.phases = phase_count<Model>();
+    m.moments_of_phase = Optimizer::moments;
+    for (int i = 0; i < m.phases * m.moments_of_phase; ++i) {
+      auto& moment = moments[i / m.moments_of_phase][i % m.moments_of_phase];
+      m.moments[i] = {moment.data(), moment.size()};
+    }
+    m.updates = updates.data();
+    m.seed = seed;
+    m.parameters = &weights.parameters;
+    return m;
   }
 
   Weights<Model, B> weights;

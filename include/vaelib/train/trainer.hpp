@@ -9,7 +9,7 @@
 #include <vaelib/train/history.hpp>
 #include <vaelib/train/learner.hpp>
 #include <vaelib/train/progress.hpp>
-#include <vaelib/train/run_state.hpp>
+#include <vaelib/train/checkpoints.hpp>
 #include <vaelib/train/source.hpp>
 
 #include <chrono>
@@ -24,10 +24,8 @@ struct FitOptions {
   Schedule learning_rate = 1;  ///< factor on the optimizer's learning rate
   float clip_norm = 0;         ///< largest norm of the gradients; 0: unlimited
   NonFinite non_finite = NonFinite::stop;
-  std::string metrics_folder{};           ///< where metrics.csv and metrics.jsonl go; empty: nowhere
-  std::string checkpoint_folder{};        ///< where checkpoints go; empty: nowhere
-  std::int64_t checkpoint_every = 0;      ///< steps between checkpoints; 0: after each epoch only
-  bool resume = false;                    ///< go on from the newest valid checkpoint, if there is one
+  std::optional<MetricFiles> metrics{};      ///< metrics.csv and metrics.jsonl in a folder; none by default
+  std::optional<Checkpoints> checkpoints{};  ///< none by default
   ProgressStyle progress = ProgressStyle::silent;
 };
 
@@ -50,9 +48,8 @@ class Trainer {
     check(data);
     if (options.validation) check(options.validation);
     if (options.batch_size < 1) fail("vaelib: a batch has at least 1 sample, found ", options.batch_size);
-    RunState state;
-    state.fingerprint = fingerprint(data, options);
-    if (options.resume) resume(state, options);
+    RunState state{.batch_size = options.batch_size, .rows = data.size(), .shape = data.shape()};
+    if (options.checkpoints && options.checkpoints->resume) resume(state, *options.checkpoints);
 
     data::Batches batches(data.size(), options.batch_size, true, learner.seed);
     Progress progress(options.progress);
@@ -60,15 +57,14 @@ class Trainer {
       const auto begun = std::chrono::steady_clock::now();
       batches.start(state.epoch);
       for (; state.batch < batches.count(); ++state.batch) {
-        const bool due = options.checkpoint_every > 0 && state.saved != learner.steps && learner.steps % options.checkpoint_every == 0;
-        if (due && learner.steps > 0) save(state, options);
+        if (is_due(options, state)) save(state, *options.checkpoints);
         one_step(data, batches[state.batch], state, options);
         progress.step(state.epoch, options.epochs, state.batch + 1, batches.count(), state.last.objective, state.last.kl, options.beta.at(state.step(), state.epoch));
       }
       finish_epoch(state, options, std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count());
       progress.epoch(options.epochs, state.history.back());
-      if (!options.metrics_folder.empty()) write_metrics(options.metrics_folder, state.history);
-      if (!options.checkpoint_folder.empty()) save(state, options);
+      if (options.metrics) options.metrics->write(options.metrics->folder, state.history);
+      if (options.checkpoints) save(state, *options.checkpoints);
     }
     return state.history;
   }
@@ -176,22 +172,16 @@ class Trainer {
     state.sums = {};
   }
 
-  void save(RunState& state, const FitOptions& options) {
-    if (options.checkpoint_folder.empty()) return;
-    save_run(CheckpointStore(options.checkpoint_folder), learner, state);
+  bool is_due(const FitOptions& options, const RunState& state) const {
+    if (!options.checkpoints || options.checkpoints->every <= 0) return false;
+    return learner.steps > 0 && state.saved != learner.steps && learner.steps % options.checkpoints->every == 0;
+  }
+  void save(RunState& state, const Checkpoints& checkpoints) {
+    checkpoints.save(checkpoints.folder, learner.memory(), state);
     state.saved = learner.steps;
   }
-  void resume(RunState& state, const FitOptions& options) {
-    if (options.checkpoint_folder.empty()) fail("vaelib: to resume, FitOptions::checkpoint_folder must say where from");
-    load_run(CheckpointStore(options.checkpoint_folder), learner, state);
-  }
-
-  /// What a resumed run must have in common with the one it goes on from.
-  std::string fingerprint(const SourceView& data, const FitOptions& options) const {
-    std::string tensors;
-    for (const auto& [name, p] : learner.weights.parameters) tensors += text(name, ' ', p.size(), ' ');
-    return text("seed ", learner.seed, ", batch size ", options.batch_size, ", data of ", data.size(), " rows of ", text_of(data.shape()), ", ",
-                learner.weights.parameters.size(), " tensors of ", learner.weights.count(), " numbers (", crc32_text(tensors), ")");
+  void resume(RunState& state, const Checkpoints& checkpoints) {
+    if (checkpoints.load(checkpoints.folder, learner.memory(), state)) learner.steps = state.steps;
   }
 
   std::vector<float> floats;

@@ -87,8 +87,9 @@ struct Steps {
   std::int64_t every = 1;
   float factor = 0.1f;
   constexpr float operator()(std::int64_t step) const {
-    double value = 1;
-    for (std::int64_t k = every > 0 ? step / every : 0; k > 0 && value > 1e-300; --k) value *= double(factor);
+    double value = 1, power = double(factor);  // factor^1, ^2, ^4, ...
+    for (std::int64_t k = every > 0 ? step / every : 0; k > 0; k /= 2, power *= power)
+      if (k % 2 == 1) value *= power;
     return float(value);
   }
 };

@@ -52,7 +52,8 @@ class Learner {
       for (auto& m : phase) m.resize(weights.values.size());
   }
 
-  /// Learns from one batch. A step that is not accepted changes nothing but the count of steps.
+  /// Learns from one batch. A step that is not accepted changes nothing but the count of steps; of a model with several
+  /// phases, those before the one whose numbers are not finite have changed their parameters, but no state is kept.
   StepResult learn(const Batch<Real>& samples, const StepOptions& options = {}) {
     StepResult result;
     ++steps;

@@ -33,24 +33,23 @@ class Cpu : public HostLayers<Cpu, float> {
   void product(long m, int n, long k, MatrixView<float> a, MatrixView<float> b, float* c, bool add,
                const float* bias = nullptr, F f = {}) {
     const Epilogue<F> epilogue{bias, f};
-    cpu::product(machine->pool, machine->workspace, m, n, k, {a.data, a.row, a.step}, {b.data, b.row, b.step}, c, n,
-                 add, epilogue.finish());
+    cpu::product(machine->pool, machine->workspace, m, n, k, a, b, c, n, add, epilogue.finish());
   }
   template <class F = Identity>
   void convolution(const ConvolutionShape& s, long images, const float* x, const float* weight, float* y, bool add,
                    const float* bias = nullptr, F f = {}) {
     const Epilogue<F> epilogue{bias, f};
-    cpu::convolution(machine->pool, machine->workspace, of(s), images, x, weight, y, add, epilogue.finish());
+    cpu::convolution(machine->pool, machine->workspace, s, images, x, weight, y, add, epilogue.finish());
   }
   template <class F = Identity>
   void convolution_adjoint(const ConvolutionShape& s, long images, const float* y, const float* weight, float* x,
                            bool add, const float* bias = nullptr, F f = {}) {
     const Epilogue<F> epilogue{bias, f};
-    cpu::convolution_adjoint(machine->pool, machine->workspace, of(s), images, y, weight, x, add, epilogue.finish());
+    cpu::convolution_adjoint(machine->pool, machine->workspace, s, images, y, weight, x, add, epilogue.finish());
   }
   void convolution_weight_gradient(const ConvolutionShape& s, long images, const float* x, const float* y,
                                    float* weight, bool add) {
-    cpu::convolution_weight_gradient(machine->pool, machine->workspace, of(s), images, x, y, weight, add);
+    cpu::convolution_weight_gradient(machine->pool, machine->workspace, s, images, x, y, weight, add);
   }
 
  private:
@@ -102,11 +101,6 @@ class Cpu : public HostLayers<Cpu, float> {
       }
     }
   };
-
-  static cpu::ConvolutionShape of(const ConvolutionShape& s) {
-    return {s.height,       s.width,         s.channels,     s.out_height, s.out_width,
-            s.out_channels, s.kernel_height, s.kernel_width, s.stride,     s.padding};
-  }
 
   std::unique_ptr<Machine> machine;
 };

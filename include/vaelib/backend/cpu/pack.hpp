@@ -9,17 +9,13 @@
 #include <cstring>
 #include <vaelib/backend/cpu/microkernel.hpp>
 #include <vaelib/backend/cpu/pool.hpp>
+#include <vaelib/backend/shapes.hpp>
 #include <vaelib/version.hpp>
 
 namespace vaelib::inline VAELIB_ABI {
 namespace cpu {
 
-/// A view of a matrix: element (i, p) is data[i * row + p * step]. One of row and step is 1: a transposed matrix needs
-/// no copy.
-struct Matrix {
-  const float* data;
-  long row, step;
-};
+using Matrix = MatrixView<float>;
 
 namespace detail {
 constexpr long ceil_div(long a, long b) { return (a + b - 1) / b; }

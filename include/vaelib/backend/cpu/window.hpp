@@ -11,16 +11,11 @@
 #include <cstring>
 #include <vaelib/backend/cpu/microkernel.hpp>
 #include <vaelib/backend/cpu/pack.hpp>
+#include <vaelib/backend/shapes.hpp>
 #include <vaelib/version.hpp>
 
 namespace vaelib::inline VAELIB_ABI {
 namespace cpu {
-
-/// Of the plain (downsampling) convolution: x is height x width x channels, y is out_height x out_width x out_channels,
-/// the weight is kernel_height x kernel_width x channels x out_channels; channels last, one image after another.
-struct ConvolutionShape {
-  int height, width, channels, out_height, out_width, out_channels, kernel_height, kernel_width, stride, padding;
-};
 
 namespace detail {
 

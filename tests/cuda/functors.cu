@@ -4,6 +4,11 @@
 #include <utility>
 #include <vaelib/core/dual.hpp>
 #include <vaelib/core/random.hpp>
+#include <vaelib/latents/gaussian.hpp>
+#include <vaelib/layers/activations.hpp>
+#include <vaelib/likelihoods/bernoulli.hpp>
+#include <vaelib/likelihoods/gaussian.hpp>
+#include <vaelib/models/vae.hpp>
 
 namespace device_test {
 
@@ -43,18 +48,47 @@ struct Sigmoids {
 struct Waves {
   constexpr auto operator()(auto x) const { return sin(x) / cos(x) + sqrt(x) * rsqrt(x) + pow(square(x), 3); }
 };
-struct BernoulliNll {
-  constexpr auto operator()(auto logit, auto target) const { return softplus(logit) - logit * target; }
-};
-
 #define VAELIB_COMPILE(F) template __global__ void value_and_gradient(F, int, float*, float*, const float*)
 #define VAELIB_COMPILE_2(F) \
   template __global__ void value_and_gradient(F, int, float*, float*, const float*, const float*)
+#define VAELIB_COMPILE_3(F) \
+  template __global__ void value_and_gradient(F, int, float*, float*, const float*, const float*, const float*)
+#define VAELIB_COMPILE_4(F)                                                                                    \
+  template __global__ void value_and_gradient(F, int, float*, float*, const float*, const float*, const float*, \
+                                              const float*)
 
 VAELIB_COMPILE(Kinks);
 VAELIB_COMPILE(Exponentials);
 VAELIB_COMPILE(Sigmoids);
 VAELIB_COMPILE(Waves);
+
+VAELIB_COMPILE(Identity);
+VAELIB_COMPILE(Square);
+VAELIB_COMPILE_2(Add);
+VAELIB_COMPILE_2(Subtract);
+VAELIB_COMPILE_2(Multiply);
+
+VAELIB_COMPILE(ReLU);
+VAELIB_COMPILE(LeakyReLU);
+VAELIB_COMPILE(GELU);
+VAELIB_COMPILE(SiLU);
+VAELIB_COMPILE(Tanh);
+VAELIB_COMPILE(Sigmoid);
+VAELIB_COMPILE(Softplus);
+
 VAELIB_COMPILE_2(BernoulliNll);
+VAELIB_COMPILE(Bernoulli::Probability);
+VAELIB_COMPILE_2(SquaredDifference);
+VAELIB_COMPILE_2(GaussianRowNll);
+VAELIB_COMPILE(OptimalNll);
+VAELIB_COMPILE(FixedGaussian::Nll);
+VAELIB_COMPILE(OptimalGaussian::Nll);
+
+VAELIB_COMPILE(SoftClamp);
+VAELIB_COMPILE_3(Reparameterise);
+VAELIB_COMPILE_2(StandardNormalKl);
+
+VAELIB_COMPILE(AtLeast);
+VAELIB_COMPILE_4(Objective);
 
 }  // namespace device_test

@@ -12,7 +12,7 @@
 
 namespace vaelib::inline VAELIB_ABI {
 
-inline constexpr double half_log_two_pi = 0.91893853320467274178;
+VAELIB_HD constexpr double half_log_two_pi() { return 0.91893853320467274178; }
 
 struct SquaredDifference {
   VAELIB_HD constexpr auto operator()(auto mean, auto target) const { return square(mean - target); }
@@ -21,13 +21,13 @@ struct SquaredDifference {
 struct GaussianRowNll {
   float features;
   VAELIB_HD constexpr auto operator()(auto squared_error, auto log_sigma) const {
-    return 0.5f * squared_error * exp(-2.0f * log_sigma) + features * (log_sigma + half_log_two_pi);
+    return 0.5f * squared_error * exp(-2.0f * log_sigma) + features * (log_sigma + half_log_two_pi());
   }
 };
 struct OptimalNll {
   float features;
   VAELIB_HD constexpr auto operator()(auto mean_squared_error) const {
-    return features * (0.5f * log(mean_squared_error) + (0.5 + half_log_two_pi));
+    return features * (0.5f * log(mean_squared_error) + (0.5 + half_log_two_pi()));
   }
 };
 
@@ -52,7 +52,7 @@ struct FixedGaussian : GaussianLikelihood {
   struct Nll {
     float features, sigma;
     VAELIB_HD constexpr auto operator()(auto squared_error) const {
-      return squared_error * (0.5f / (sigma * sigma)) + features * (log(sigma) + half_log_two_pi);
+      return squared_error * (0.5f / (sigma * sigma)) + features * (log(sigma) + half_log_two_pi());
     }
   };
   template <class S, class V, class T>

@@ -73,8 +73,9 @@ inline std::string json_lines_of(const History& history) {
   return out;
 }
 
-/// folder/metrics.csv and folder/metrics.jsonl
+/// folder/metrics.csv and folder/metrics.jsonl; the folder is made where it is missing.
 inline void write_metrics(const std::string& folder, const History& history) {
+  create_directories(folder);
   write_file_atomically(folder + "/metrics.csv", csv_of(history));
   write_file_atomically(folder + "/metrics.jsonl", json_lines_of(history));
 }

@@ -27,13 +27,13 @@ inline bool is_file(const std::string& path) {
 }
 
 /// The path of `name` or `name`.gz in the folder; empty where there is neither.
-inline std::string find_idx(const std::string& folder, const std::string& name) {
+[[gnu::cold]] inline std::string find_idx(const std::string& folder, const std::string& name) {
   for (const char* ending : {"", ".gz"})
     if (auto path = folder + "/" + name + ending; is_file(path)) return path;
   return {};
 }
 
-inline std::string need_idx(const std::string& folder, const std::string& name, const std::string& advice) {
+[[gnu::cold]] inline std::string need_idx(const std::string& folder, const std::string& name, const std::string& advice) {
   auto path = find_idx(folder, name);
   if (path.empty())
     fail(folder, ": no file ", name, " or ", name,
@@ -42,7 +42,7 @@ inline std::string need_idx(const std::string& folder, const std::string& name, 
   return path;
 }
 
-inline Dataset read_mnist_part(const std::string& folder, const std::string& part, const std::string& advice) {
+[[gnu::cold]] inline Dataset read_mnist_part(const std::string& folder, const std::string& part, const std::string& advice) {
   const auto images_path = need_idx(folder, part + "-images-idx3-ubyte", advice);
   const auto labels_path = need_idx(folder, part + "-labels-idx1-ubyte", advice);
   IdxArray images = read_idx(images_path);
@@ -64,14 +64,14 @@ inline Dataset read_mnist_part(const std::string& folder, const std::string& par
 }  // namespace detail
 
 /// MNIST's four files in a folder. They are not packaged; whoever has them names the folder.
-inline Split mnist(const std::string& folder) {
+[[gnu::cold]] inline Split mnist(const std::string& folder) {
   return {detail::read_mnist_part(folder, "train", ""),
           detail::read_mnist_part(folder, "t10k", ""),
           "mnist",
           {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}};
 }
 
-inline Split fashion_mnist(const std::string& folder = fashion_mnist_folder) {
+[[gnu::cold]] inline Split fashion_mnist(const std::string& folder = fashion_mnist_folder) {
   const std::string advice = "; on Debian: apt install dataset-fashion-mnist";
   return {detail::read_mnist_part(folder, "train", advice),
           detail::read_mnist_part(folder, "t10k", advice),

@@ -115,7 +115,7 @@ class GzipBytes {
 
 inline constexpr std::size_t idx_most_dimensions = 8;
 
-inline std::uint64_t idx_count(const std::vector<std::uint32_t>& shape, const std::string& path) {
+[[gnu::cold]] inline std::uint64_t idx_count(const std::vector<std::uint32_t>& shape, const std::string& path) {
   std::uint64_t count = 1;
   for (const std::uint32_t extent : shape) {
     if (extent != 0 && count > std::numeric_limits<std::uint64_t>::max() / extent)
@@ -127,7 +127,7 @@ inline std::uint64_t idx_count(const std::vector<std::uint32_t>& shape, const st
 
 /// Reads the extents, checks them against what is left of `bytes`, then reads the values.
 template <class Bytes>
-IdxArray read_idx_from(Bytes&& bytes, const std::string& path) {
+[[gnu::cold]] IdxArray read_idx_from(Bytes&& bytes, const std::string& path) {
   std::array<std::uint8_t, 4> magic{};
   bytes.read(magic.data(), magic.size());
   if (magic[0] != 0 || magic[1] != 0)
@@ -152,7 +152,7 @@ IdxArray read_idx_from(Bytes&& bytes, const std::string& path) {
 
 }  // namespace detail
 
-inline IdxArray read_idx(const std::string& path) {
+[[gnu::cold]] inline IdxArray read_idx(const std::string& path) {
   const InputFile file(path);
   if (file.size() < 5) fail(path, ": is no IDX file: it has only ", file.size(), " bytes");
   std::array<std::uint8_t, 2> magic{};
@@ -162,7 +162,7 @@ inline IdxArray read_idx(const std::string& path) {
 }
 
 /// Writes a plain IDX file of unsigned bytes.
-inline void write_idx(const std::string& path, const std::vector<std::uint32_t>& shape,
+[[gnu::cold]] inline void write_idx(const std::string& path, const std::vector<std::uint32_t>& shape,
                       std::span<const std::uint8_t> values) {
   if (shape.empty() || shape.size() > detail::idx_most_dimensions)
     fail(path, ": IDX files have 1 to ", detail::idx_most_dimensions, " dimensions, not ", shape.size());

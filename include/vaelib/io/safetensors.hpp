@@ -151,7 +151,7 @@ struct SafetensorsView {
 
 /// The order in which the reference implementation writes tensors.
 template <class = void>
-void sort_for_safetensors(std::vector<SafetensorsView>& tensors) {
+[[gnu::cold]] void sort_for_safetensors(std::vector<SafetensorsView>& tensors) {
   detail::sort_by<SafetensorsView>(tensors, [](const SafetensorsView& a, const SafetensorsView& b) {
     return a.dtype != b.dtype ? a.dtype > b.dtype : a.name < b.name;
   });
@@ -159,7 +159,7 @@ void sort_for_safetensors(std::vector<SafetensorsView>& tensors) {
 
 /// The bytes of a file before its first tensor, for tensors in this order. `path` is for errors.
 template <class = void>
-std::string safetensors_prefix(const std::vector<SafetensorsView>& tensors, const Metadata& metadata,
+[[gnu::cold]] std::string safetensors_prefix(const std::vector<SafetensorsView>& tensors, const Metadata& metadata,
                                const std::string& path) {
   SafetensorsHeader header{metadata, {}, {}};
   std::uint64_t position = 0;
@@ -178,7 +178,7 @@ std::string safetensors_prefix(const std::vector<SafetensorsView>& tensors, cons
 
 /// Writes tensors and metadata, straight from their memory, and replaces the file atomically.
 template <class = void>
-void safetensors_write(const std::string& path, std::vector<SafetensorsView> tensors, const Metadata& metadata = {}) {
+[[gnu::cold]] void safetensors_write(const std::string& path, std::vector<SafetensorsView> tensors, const Metadata& metadata = {}) {
   sort_for_safetensors(tensors);
   const std::string prefix = safetensors_prefix(tensors, metadata, path);
   AtomicFile file(path);

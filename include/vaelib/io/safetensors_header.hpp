@@ -43,7 +43,7 @@ struct SafetensorsHeader {
 };
 
 /// Bytes of a tensor; none where an extent is negative or the product overflows.
-inline std::optional<std::uint64_t> tensor_bytes(Dtype dtype, const std::vector<std::int64_t>& shape) {
+[[gnu::cold]] inline std::optional<std::uint64_t> tensor_bytes(Dtype dtype, const std::vector<std::int64_t>& shape) {
   std::uint64_t bytes = dtype_size(dtype);
   for (const std::int64_t extent : shape) {
     if (extent < 0) return std::nullopt;
@@ -55,7 +55,7 @@ inline std::optional<std::uint64_t> tensor_bytes(Dtype dtype, const std::vector<
 }
 
 /// [2,3,4], as the header has it.
-inline std::string shape_text(const std::vector<std::int64_t>& shape) {
+[[gnu::cold]] inline std::string shape_text(const std::vector<std::int64_t>& shape) {
   std::string result = "[";
   for (const std::int64_t extent : shape) result += text(result.size() > 1 ? "," : "", extent);
   return result + ']';
@@ -64,7 +64,7 @@ inline std::string shape_text(const std::vector<std::int64_t>& shape) {
 namespace detail {
 
 /// The indices of `items` in the order of `less`. The sort is compiled once for all T: vae.hpp stays quick to include.
-inline std::vector<std::size_t> sorted_indices(std::size_t count, const void* context,
+[[gnu::cold]] inline std::vector<std::size_t> sorted_indices(std::size_t count, const void* context,
                                                bool (*less)(const void*, std::size_t, std::size_t)) {
   std::vector<std::size_t> indices(count);
   for (std::size_t i = 0; i < count; ++i) indices[i] = i;
@@ -72,7 +72,7 @@ inline std::vector<std::size_t> sorted_indices(std::size_t count, const void* co
   return indices;
 }
 template <class T>
-std::vector<std::size_t> sorted_indices(const std::vector<T>& items, bool (*less)(const T&, const T&)) {
+[[gnu::cold]] std::vector<std::size_t> sorted_indices(const std::vector<T>& items, bool (*less)(const T&, const T&)) {
   const auto context = std::pair(items.data(), less);
   return sorted_indices(items.size(), &context, [](const void* given, std::size_t a, std::size_t b) {
     const auto& [data, compare] = *static_cast<const std::pair<const T*, bool (*)(const T&, const T&)>*>(given);
@@ -80,7 +80,7 @@ std::vector<std::size_t> sorted_indices(const std::vector<T>& items, bool (*less
   });
 }
 template <class T>
-void sort_by(std::vector<T>& items, bool (*less)(const T&, const T&)) {
+[[gnu::cold]] void sort_by(std::vector<T>& items, bool (*less)(const T&, const T&)) {
   std::vector<T> sorted;
   sorted.reserve(items.size());
   for (const std::size_t i : sorted_indices(items, less)) sorted.push_back(std::move(items[i]));
@@ -89,7 +89,7 @@ void sort_by(std::vector<T>& items, bool (*less)(const T&, const T&)) {
 
 /// The indices of the tensors by name; fails where two have the same.
 template <class = void>
-std::vector<std::size_t> indices_by_name(const std::vector<TensorInfo>& tensors, std::string_view path) {
+[[gnu::cold]] std::vector<std::size_t> indices_by_name(const std::vector<TensorInfo>& tensors, std::string_view path) {
   const auto order =
       sorted_indices<TensorInfo>(tensors, [](const TensorInfo& a, const TensorInfo& b) { return a.name < b.name; });
   for (std::size_t i = 1; i < order.size(); ++i)
@@ -203,13 +203,13 @@ class SafetensorsHeaderParser {
 
 /// Parses and checks a header that has `data_size` bytes behind it; `path` is for errors.
 template <class = void>
-SafetensorsHeader parse_safetensors_header(std::string_view header, std::uint64_t data_size, std::string_view path) {
+[[gnu::cold]] SafetensorsHeader parse_safetensors_header(std::string_view header, std::uint64_t data_size, std::string_view path) {
   return detail::SafetensorsHeaderParser<>(header, path).parse(data_size);
 }
 
 /// The header of these tensors, padded to a multiple of 8. `path` is for errors.
 template <class = void>
-std::string safetensors_header(const SafetensorsHeader& content, std::string_view path) {
+[[gnu::cold]] std::string safetensors_header(const SafetensorsHeader& content, std::string_view path) {
   detail::indices_by_name(content.tensors, path);
   std::string header = "{";
   const auto add = [&](std::string_view separator, std::string_view key) {

@@ -25,7 +25,7 @@ inline long feature_here(Shape order, long extent, long k) {
   return k % pixels * order.channels + k / pixels;
 }
 
-inline std::vector<std::int64_t> file_shape(const Parameter& p) {
+[[gnu::cold]] inline std::vector<std::int64_t> file_shape(const Parameter& p) {
   const auto& e = p.extents;
   switch (p.layout) {
     case Layout::image: return {e[2], e[0], e[1]};
@@ -61,7 +61,7 @@ void for_each_place(const Parameter& p, auto&& f) {
 
 /// Writes parameters and state of a model; the file is replaced whole or not at all.
 template <class Weights>
-void save(const std::string& path, const Weights& weights, const Metadata& metadata = {}) {
+[[gnu::cold]] void save(const std::string& path, const Weights& weights, const Metadata& metadata = {}) {
   std::vector<std::vector<float>> values;
   std::vector<std::int64_t> counters;
   values.reserve(weights.parameters.size() + weights.states.size());
@@ -89,7 +89,7 @@ void save(const std::string& path, const Weights& weights, const Metadata& metad
 
 /// Reads a model. Missing, unexpected and misshapen tensors are listed in one Error, and then nothing is changed.
 template <class Weights>
-void load(const std::string& path, Weights& weights) {
+[[gnu::cold]] void load(const std::string& path, Weights& weights) {
   const SafetensorsFile file(path);
   std::string missing, unexpected, misshapen;
   const auto check = [&](const std::string& name, const std::vector<std::int64_t>& shape) {

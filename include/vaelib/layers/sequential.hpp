@@ -105,7 +105,7 @@ struct Chain<Index, L, Rest...> {
     return in;
   }
   /// Gives the parameters of all layers their extents, and tells them in which order files keep their features.
-  Shape build(Shape in);
+  [[gnu::cold]] Shape build(Shape in);
 
   template <class S, class V>
   auto forward(S& step, V x) const {
@@ -134,7 +134,7 @@ class ChainBuilder final : private LeafVisitor {
   explicit ChainBuilder(Shape in) : places{{in, true}} {}
 
   template <class L>
-  void operator()(int index, L& layer) {
+  [[gnu::cold]] void operator()(int index, L& layer) {
     const Shape in = shape();
     if (!accepts_shape(layer, in) || output_shape(layer, in).is_dynamic()) refuse(index, type_name<L>());
     if constexpr (requires { layer.build(in); }) layer.build(in);
@@ -220,8 +220,8 @@ struct Sequential {
   constexpr Sequential(const Sequential<In, Fewer...>& front, const Last& last) : layers(front.layers, last), input_shape(front.input_shape) {}
 
   /// Gives every parameter its extents; throws Error where dynamic extents do not fit.
-  void build() { build(input_shape); }
-  void build(Shape in) {
+  [[gnu::cold]] void build() { build(input_shape); }
+  [[gnu::cold]] void build(Shape in) {
     if (in.is_dynamic()) fail("vaelib: a Sequential with dynamic input needs its shape, found ", text_of(in));
     if (!agree(In, in)) fail("vaelib: a Sequential of shape ", text_of(In), " was given shape ", text_of(in));
     input_shape = in;

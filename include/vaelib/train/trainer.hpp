@@ -36,7 +36,7 @@ class Trainer {
  public:
   using Real = typename B::Real;
 
-  explicit Trainer(Model model, Optimizer optimizer = {}, B backend = B{}, std::uint64_t seed = 0)
+  [[gnu::cold]] explicit Trainer(Model model, Optimizer optimizer = {}, B backend = B{}, std::uint64_t seed = 0)
       : learner(std::move(model), optimizer, std::move(backend), seed) {}
 
   auto& weights() { return learner.weights; }
@@ -44,7 +44,7 @@ class Trainer {
 
   /// Trains until options.epochs epochs are done, those of a resumed run included. Throws Error where data, numbers or
   /// files are not as they have to be; what was saved before stays valid.
-  History fit(SourceView data, const FitOptions& options = {}) {
+  [[gnu::cold]] History fit(SourceView data, const FitOptions& options = {}) {
     check(data);
     if (options.validation) check(options.validation);
     if (options.batch_size < 1) fail("vaelib: a batch has at least 1 sample, found ", options.batch_size);
@@ -145,7 +145,7 @@ class Trainer {
     }
   }
 
-  void finish_epoch(RunState& state, const FitOptions& options, double seconds) {
+  [[gnu::cold]] void finish_epoch(RunState& state, const FitOptions& options, double seconds) {
     EpochMetrics m;
     const std::int64_t last = std::max<std::int64_t>(0, state.step() - 1);
     m.epoch = state.epoch + 1;
@@ -176,11 +176,11 @@ class Trainer {
     if (!options.checkpoints || options.checkpoints->every <= 0) return false;
     return learner.steps > 0 && state.saved != learner.steps && learner.steps % options.checkpoints->every == 0;
   }
-  void save(RunState& state, const Checkpoints& checkpoints) {
+  [[gnu::cold]] void save(RunState& state, const Checkpoints& checkpoints) {
     checkpoints.save(checkpoints.folder, learner.memory(), state);
     state.saved = learner.steps;
   }
-  void resume(RunState& state, const Checkpoints& checkpoints) {
+  [[gnu::cold]] void resume(RunState& state, const Checkpoints& checkpoints) {
     if (checkpoints.load(checkpoints.folder, learner.memory(), state)) learner.steps = state.steps;
   }
 

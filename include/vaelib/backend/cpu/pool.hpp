@@ -25,7 +25,7 @@ namespace cpu {
 class Pool {
  public:
   /// The calling thread is one of the threads. 0: as many as the machine allows.
-  explicit Pool(int threads = 0)
+  [[gnu::cold]] explicit Pool(int threads = 0)
       : count_(std::max(1, threads > 0 ? threads : available_threads())),
         pauses_(count_ > available_threads() ? 0 : 3000) {
     workers_.reserve(static_cast<std::size_t>(count_ - 1));
@@ -167,7 +167,7 @@ class Pool {
     }
   }
 
-  void stop() {
+  [[gnu::cold]] void stop() {
     stopped_.store(true, std::memory_order_release);
     posted_.fetch_add(1);
     posted_.notify_all();

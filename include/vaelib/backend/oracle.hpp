@@ -5,6 +5,8 @@
 #include <vaelib/backend/shapes.hpp>
 #include <vaelib/core/functors.hpp>
 
+#include <vector>
+
 namespace vaelib::inline VAELIB_ABI {
 
 namespace detail {

@@ -149,11 +149,7 @@ class ChainBuilder final : private LeafVisitor {
   [[gnu::cold]] void set_orders() {
     for (std::size_t i = 1; i < places.size(); ++i) carry(i - 1, i);
     for (std::size_t i = places.size() - 1; i > 0; --i) carry(i, i - 1);
-    for (const auto& [leaf, layer] : parameters) {
-      leaf->in_order = places[layer].shape;
-      leaf->out_order = places[layer + 1].shape;
-    }
-    for (const auto& [leaf, layer] : states) leaf->order = places[layer + 1].shape;
+    for (const auto& [shape, place] : orders) *shape = places[place].shape;
   }
 
  private:
@@ -161,18 +157,21 @@ class ChainBuilder final : private LeafVisitor {
     Shape shape;
     bool cut;  // the outputs of the layer are not its inputs in the same order
   };
-  template <class T>
-  struct Owned {
-    T* leaf;
-    std::size_t layer;
+  struct Order {  // of features, to be told when the shapes of all places are known
+    Shape* shape;
+    std::size_t place;
   };
 
   [[noreturn, gnu::cold]] void refuse(int index, const std::string& layer) const {
     fail("vaelib: layer ", index, ", ", layer, ", does not accept shape ", text_of(shape()));
   }
   [[gnu::cold]] void append(Shape to, bool cut) { places.push_back({to, cut}); }
-  [[gnu::cold]] void visit(Parameter& leaf) override { parameters.push_back({&leaf, places.size() - 1}); }
-  [[gnu::cold]] void visit(State& leaf) override { states.push_back({&leaf, places.size() - 1}); }
+  [[gnu::cold]] void tell(Shape& order, std::size_t place) { orders.push_back({&order, place}); }
+  [[gnu::cold]] void visit(Parameter& leaf) override {
+    tell(leaf.in_order, places.size() - 1);
+    tell(leaf.out_order, places.size());
+  }
+  [[gnu::cold]] void visit(State& leaf) override { tell(leaf.order, places.size()); }
   /// Places that are flat take the spatial shape before or behind them.
   void carry(std::size_t from, std::size_t to) {
     if (!places[std::max(from, to)].cut && places[to].shape.is_flat() && places[from].shape.size() == places[to].shape.size())
@@ -180,8 +179,7 @@ class ChainBuilder final : private LeafVisitor {
   }
 
   std::vector<Place> places;
-  std::vector<Owned<Parameter>> parameters;
-  std::vector<Owned<State>> states;
+  std::vector<Order> orders;
 };
 
 template <int Index, class L, class... Rest>

@@ -98,16 +98,13 @@ class Trainer {
 
   Batch<Real> gather(const SourceView& data, std::uint64_t epoch, std::span<const std::uint32_t> rows) {
     const long count = long(rows.size()), features = data.shape().size();
-    if (long(floats.size()) < count * features) floats.resize(count * features);
-    if (long(labels.size()) < count) labels.resize(count);
-    data.fill(epoch, rows, floats.data(), labels.data());
+    data.fill(epoch, rows, floats.at_least(count * features), labels.at_least(count));
     check_values(rows, features);
     const Real* values = nullptr;
     if constexpr (std::is_same_v<Real, float>) {
       values = floats.data();
     } else {
-      converted.assign(floats.begin(), floats.begin() + count * features);
-      values = converted.data();
+      values = std::copy_n(floats.data(), count * features, converted.at_least(count * features)) - count * features;
     }
     return {count, data.shape(), values, data.classes() > 0 ? labels.data() : nullptr};
   }
@@ -184,9 +181,9 @@ class Trainer {
     if (checkpoints.load(checkpoints.folder, learner.memory(), state)) learner.steps = state.steps;
   }
 
-  std::vector<float> floats;
-  std::vector<Real> converted;
-  std::vector<std::int32_t> labels;
+  Buffer<float> floats;
+  Buffer<Real> converted;
+  Buffer<std::int32_t> labels;
 };
 
 }  // namespace vaelib::inline VAELIB_ABI

@@ -14,7 +14,6 @@
 #include <utility>
 #include <vaelib/backend/cpu/threads.hpp>
 #include <vaelib/version.hpp>
-#include <vector>
 
 namespace vaelib::inline VAELIB_ABI {
 namespace cpu {
@@ -28,9 +27,9 @@ class Pool {
   [[gnu::cold]] explicit Pool(int threads = 0)
       : count_(std::max(1, threads > 0 ? threads : available_threads())),
         pauses_(count_ > available_threads() ? 0 : 3000) {
-    workers_.reserve(static_cast<std::size_t>(count_ - 1));
     try {
-      for (int worker = 1; worker < count_; ++worker) workers_.emplace_back([this, worker] { serve(worker); });
+      workers_.reset(new std::thread[count_]);
+      for (int worker = 1; worker < count_; ++worker) workers_[worker] = std::thread([this, worker] { serve(worker); });
     } catch (...) {
       stop();
       throw;
@@ -171,11 +170,12 @@ class Pool {
     stopped_.store(true, std::memory_order_release);
     posted_.fetch_add(1);
     posted_.notify_all();
-    for (std::thread& worker : workers_) worker.join();
+    for (int worker = 1; workers_ && worker < count_; ++worker)
+      if (workers_[worker].joinable()) workers_[worker].join();
   }
 
   int count_, pauses_;
-  std::vector<std::thread> workers_;
+  std::unique_ptr<std::thread[]> workers_;  // by number; 0 is the calling thread
   Job job_;
   std::exception_ptr error_;
   alignas(64) std::atomic<std::uint64_t> ticket_ = 0;      // number of the job, tasks left to take

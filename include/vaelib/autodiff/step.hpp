@@ -272,7 +272,8 @@ class Step {
   }
   void propagate() {
     for (Record* r = records; r; r = r->previous) {
-      const bool any = std::any_of(r->outputs, r->outputs + r->count, [](auto* node) { return node->written; });
+      bool any = false;
+      for (int o = 0; o < r->count; ++o) any = any || r->outputs[o]->written;
       if (!any) continue;
       for (int o = 0; o < r->count; ++o) {
         if (r->outputs[o]->written) continue;

@@ -55,10 +55,12 @@ inline bool is_file(const std::string& path) {
   if (labels.shape.size() != 1) fail(labels_path, ": ", labels.shape.size(), " dimensions, expected 1 (labels)");
   if (labels.shape[0] != images.shape[0])
     fail(labels_path, ": ", labels.shape[0], " labels for ", images.shape[0], " images in ", images_path);
-  for (std::size_t row = 0; row < labels.values.size(); ++row)
-    if (labels.values[row] > 9)
-      fail(labels_path, ": label ", row, " is ", int{labels.values[row]}, ", expected 0 to 9");
-  return {{28, 28, 1}, std::move(images.values), {labels.values.begin(), labels.values.end()}, 10};
+  std::vector<std::int32_t> classes(labels.values.size());
+  for (std::size_t row = 0; row < classes.size(); ++row) {
+    classes[row] = labels.values[row];
+    if (classes[row] > 9) fail(labels_path, ": label ", row, " is ", classes[row], ", expected 0 to 9");
+  }
+  return {{28, 28, 1}, std::move(images.values), std::move(classes), 10};
 }
 
 }  // namespace detail

@@ -136,11 +136,11 @@ template <class Bytes>
   if (magic[3] < 1 || magic[3] > idx_most_dimensions)
     fail(path, ": byte 3: expected 1 to ", idx_most_dimensions, " dimensions, found ", int{magic[3]});
   IdxArray array;
-  for (int i = 0; i < magic[3]; ++i) {
+  array.shape.resize(magic[3]);
+  for (std::uint32_t& extent : array.shape) {
     std::array<std::uint8_t, 4> big{};
     bytes.read(big.data(), big.size());
-    array.shape.push_back(std::uint32_t{big[0]} << 24 | std::uint32_t{big[1]} << 16 | std::uint32_t{big[2]} << 8 |
-                          big[3]);
+    extent = std::uint32_t{big[0]} << 24 | std::uint32_t{big[1]} << 16 | std::uint32_t{big[2]} << 8 | big[3];
   }
   const std::uint64_t count = idx_count(array.shape, path);
   bytes.expect_left(count);

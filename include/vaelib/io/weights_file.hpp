@@ -35,7 +35,9 @@ inline long feature_here(Shape order, long extent, long k) {
     case Layout::transposed_convolution: return {e[3], e[2], e[0], e[1]};
     case Layout::features: break;
   }
-  return {e.begin(), e.begin() + p.rank};
+  std::vector<std::int64_t> same(p.rank);
+  for (int axis = 0; axis < p.rank; ++axis) same[axis] = e[axis];
+  return same;
 }
 
 /// f(place in the file, place here) for every number of a parameter.

@@ -66,7 +66,7 @@ class Trainer {
       if (options.metrics) options.metrics->write(options.metrics->folder, state.history);
       if (options.checkpoints) save(state, *options.checkpoints);
     }
-    return state.history;
+    return std::move(state.history);
   }
 
   /// Means over a data set in evaluation mode, nats a sample: reconstruction + kl is the negative ELBO.

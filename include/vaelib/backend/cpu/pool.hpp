@@ -46,20 +46,20 @@ class Pool {
   /// exception is then thrown here. Called from inside a task, or while another thread uses the pool, it runs in line.
   template <class F>
   void run(long tasks, F&& f) {
-    using Callable = std::remove_reference_t<F>;
-    const Function function = [](void* context, long task, int worker) {
-      Callable& call = *static_cast<Callable*>(context);
-      if constexpr (std::is_invocable_v<Callable&, long, int>) {
-        call(task, worker);
-      } else {
-        call(task);
-      }
-    };
-    run_all(function, const_cast<void*>(static_cast<const void*>(std::addressof(f))), tasks);
+    run_all(call<std::remove_reference_t<F>>, const_cast<void*>(static_cast<const void*>(&f)), tasks);
   }
 
  private:
   using Function = void (*)(void* context, long task, int worker);
+  template <class F>
+  static void call(void* context, long task, int worker) {
+    F& f = *static_cast<F*>(context);
+    if constexpr (requires { f(task, worker); }) {
+      f(task, worker);
+    } else {
+      f(task);
+    }
+  }
   struct Job {
     Function function = nullptr;
     void* context = nullptr;

@@ -37,7 +37,7 @@ class PlainBytes {
     position += count;
   }
   /// Fails unless `count` bytes are left, no more and no less.
-  void expect_left(std::uint64_t count) const {
+  [[gnu::cold]] void expect_left(std::uint64_t count) const {
     if (file.size() - position != count)
       fail(file.path(), ": the extents need ", count, " bytes of values, the file has ", file.size() - position);
   }
@@ -51,7 +51,7 @@ class PlainBytes {
 /// The bytes of a gzip file (one member), inflated one after another.
 class GzipBytes {
  public:
-  explicit GzipBytes(const InputFile& input) : file(input) {
+  [[gnu::cold]] explicit GzipBytes(const InputFile& input) : file(input) {
     constexpr int gzip_only = 16 + MAX_WBITS;
     if (inflateInit2(&stream, gzip_only) != Z_OK) fail(file.path(), ": zlib could not be started");
   }
@@ -68,13 +68,13 @@ class GzipBytes {
     }
   }
   /// Fails where the whole file could not inflate to `count` bytes.
-  void expect_left(std::uint64_t count) const {
+  [[gnu::cold]] void expect_left(std::uint64_t count) const {
     constexpr std::uint64_t greatest_ratio = 1032;
     if (count / greatest_ratio > file.size())
       fail(file.path(), ": the extents need ", count, " bytes of values, more than ", file.size(),
            " bytes of gzip data can hold");
   }
-  void expect_end() {
+  [[gnu::cold]] void expect_end() {
     std::uint8_t excess = 0;
     if (inflate_some(&excess, 1) > 0) fail(file.path(), ": has more values than its extents declare");
     if (next_block < file.size() || stream.avail_in > 0) fail(file.path(), ": has foreign bytes behind the gzip data");
@@ -97,7 +97,7 @@ class GzipBytes {
     }
     return part - stream.avail_out;
   }
-  void refill() {
+  [[gnu::cold]] void refill() {
     const auto part = static_cast<std::size_t>(std::min<std::uint64_t>(block.size(), file.size() - next_block));
     if (part == 0) fail(file.path(), ": is truncated: the gzip data have no end");
     file.read_at(next_block, block.data(), part);

@@ -83,7 +83,7 @@ inline int processors(double quota, double period) {
   return smallest;
 }
 
-inline int affinity() {
+[[gnu::cold]] inline int affinity() {
 #if defined(__linux__)
   for (int processors = 1024; processors <= 1 << 16; processors *= 4) {  // larger machines need a larger mask
     cpu_set_t* mask = CPU_ALLOC(processors);
@@ -100,7 +100,7 @@ inline int affinity() {
 }  // namespace detail
 
 /// Threads that can run at the same time, at least 1.
-inline int available_threads() {
+[[gnu::cold]] inline int available_threads() {
   const int quota = detail::control_group_quota();
   return quota > 0 ? std::min(quota, detail::affinity()) : detail::affinity();
 }

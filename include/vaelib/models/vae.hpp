@@ -46,6 +46,15 @@ auto negative_elbo(S& step, const ElboOptions& options, Nll nll, Kl kl_of_sample
   return Losses<std::remove_const_t<decltype(kl)>>{objective, reconstruction, kl};
 }
 
+/// The same of a model with a latent z: the noise is drawn, z is decoded, and the terms are put together.
+template <class S, class Model, class B>
+auto negative_elbo(S& step, const Model& model, const B& batch) {
+  const auto x = input<Model::takes>(step, batch);
+  const auto q = model.encode(step, x, batch);
+  const auto output = model.decode(step, model.latent.sample(step, q), batch);
+  return negative_elbo(step, model.elbo, model.likelihood.nll(step, output, x), model.latent.kl(step, q));
+}
+
 /// Encoder and Decoder are Sequentials; the last layer of the encoder, a Linear that gives mean and log-variance, is added
 /// here (and numbered as one more layer of the encoder).
 template <class E, class Latent, class D, class Likelihood>
@@ -85,10 +94,7 @@ struct Vae {
 
   template <class S, class B>
   auto loss(S& step, const B& batch) const {
-    const auto x = input<E::takes>(step, batch);
-    const auto q = encode(step, x, batch);
-    const auto output = decode(step, latent.sample(step, q), batch);
-    return negative_elbo(step, elbo, likelihood.nll(step, output, x), latent.kl(step, q));
+    return negative_elbo(step, *this, batch);
   }
   /// q(z|x) of the samples of a batch.
   template <class S, class V, class B>
@@ -158,10 +164,7 @@ struct ConditionalVae {
 
   template <class S, class B>
   auto loss(S& step, const B& batch) const {
-    const auto x = input<E::takes>(step, batch);
-    const auto q = encode(step, x, batch);
-    const auto output = decode(step, latent.sample(step, q), batch);
-    return negative_elbo(step, elbo, likelihood.nll(step, output, x), latent.kl(step, q));
+    return negative_elbo(step, *this, batch);
   }
   template <class S, class V, class B>
   auto encode(S& step, V x, const B& batch) const {

@@ -44,7 +44,7 @@ class Trainer {
 
   /// Trains until options.epochs epochs are done, those of a resumed run included. Throws Error where data, numbers or
   /// files are not as they have to be; what was saved before stays valid.
-  [[gnu::cold]] History fit(SourceView data, const FitOptions& options = {}) {
+  History fit(SourceView data, const FitOptions& options = {}) {
     check(data);
     if (options.validation) check(options.validation);
     if (options.batch_size < 1) fail("vaelib: a batch has at least 1 sample, found ", options.batch_size);

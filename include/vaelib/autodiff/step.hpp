@@ -114,11 +114,9 @@ class Step {
     static_assert(std::is_trivially_destructible_v<F>, "vaelib: a record lives in the arena, which runs no destructors");
     struct Entry : Record {
       F body;
-      explicit Entry(const F& f) : Record{}, body(f) {}
+      static void run_body(Step& step, Record& record) { static_cast<Entry&>(record).body(step); }
     };
-    auto* entry = new (arena.take(1, sizeof(Entry))) Entry(f);
-    entry->run = [](Step& step, Record& record) { static_cast<Entry&>(record).body(step); };
-    add_record(entry, outputs);
+    add_record(new (arena.take(1, sizeof(Entry))) Entry{{Entry::run_body}, f}, outputs);
   }
 
   /// Where the gradient of a variable goes now; the caller writes or adds all of it. Empty where nobody needs it.
@@ -237,7 +235,7 @@ class Step {
 
  private:
   struct Record {
-    void (*run)(Step&, Record&) = nullptr;
+    void (*run)(Step&, Record&);
     Node<Real>** outputs = nullptr;
     int count = 0;
     Record* previous = nullptr;
@@ -272,7 +270,8 @@ class Step {
   }
   void propagate() {
     for (Record* r = records; r; r = r->previous) {
-      const bool any = std::any_of(r->outputs, r->outputs + r->count, [](auto* node) { return node->written; });
+      bool any = false;
+      for (int o = 0; o < r->count; ++o) any = any || r->outputs[o]->written;
       if (!any) continue;
       for (int o = 0; o < r->count; ++o) {
         if (r->outputs[o]->written) continue;

@@ -50,13 +50,30 @@ class HostOperations : public HostLoops<Derived, R> {
   /// Gradients of map: target (+)= upstream * df / doperand.
   template <class F, class... O>
   void map_gradient(F f, long rows, long columns, const Real* upstream, O... operands) {
-    gradient(f, rows, columns, [upstream](auto at, long) VAELIB_LOOP { return at.load(upstream); }, operands...);
+    constexpr int per_column = (0 + ... + int(O::per_column));
+    if constexpr (per_column > 0) {
+      std::array<Target<Real>, per_column> out;
+      int next = 0;
+      const auto collect = [&](const auto& operand) {
+        if constexpr (std::remove_cvref_t<decltype(operand)>::per_column) out[next++] = operand.target;
+      };
+      (collect(operands), ...);
+      this->template column_sums<per_column>(rows * columns, columns, out, [=](auto at, auto column, long) VAELIB_LOOP {
+        return gradient_terms(f, at, column, at.load(upstream), std::index_sequence_for<O...>{}, operands...);
+      });
+    } else {
+      elements(rows * columns, [=](auto at) VAELIB_LOOP {
+        gradient_terms(f, at, at, at.load(upstream), std::index_sequence_for<O...>{}, operands...);
+      });
+    }
   }
 
   /// Gradients of map_reduce: the upstream gradient is one number a row.
   template <class F, class... O>
   void map_reduce_gradient(F f, long rows, long columns, const Real* upstream, O... operands) {
-    gradient(f, rows, columns, [upstream](auto at, long r) VAELIB_LOOP { return decltype(at.load(upstream))(upstream[r]); }, operands...);
+    lines(rows, columns, [=](auto at, auto, long r) VAELIB_LOOP {
+      gradient_terms(f, at, at, decltype(at.load(upstream))(upstream[r]), std::index_sequence_for<O...>{}, operands...);
+    });
   }
 
   /// gradient = upstream * f'(x) with the slope taken from the output y; bias (+)= its column sums. With Identity only the sums.
@@ -245,25 +262,6 @@ class HostOperations : public HostLoops<Derived, R> {
     std::array<T, per_column == 0 ? 1 : per_column> terms{};
     (pass<slot[I], place[I]>(at, operands, upstream, result, terms), ...);
     return terms;
-  }
-
-  template <class F, class Upstream, class... O>
-  void gradient(F f, long rows, long columns, Upstream upstream, O... operands) {
-    constexpr int per_column = (0 + ... + int(O::per_column));
-    const auto body = [=](auto at, auto column, long r) VAELIB_LOOP {
-      return gradient_terms(f, at, column, upstream(at, r), std::index_sequence_for<O...>{}, operands...);
-    };
-    if constexpr (per_column > 0) {
-      std::array<Target<Real>, per_column> out;
-      int next = 0;
-      const auto collect = [&](const auto& operand) {
-        if constexpr (std::remove_cvref_t<decltype(operand)>::per_column) out[next++] = operand.target;
-      };
-      (collect(operands), ...);
-      this->template column_sums<per_column>(rows * columns, columns, out, body);
-    } else {
-      lines(rows, columns, body);
-    }
   }
 
   Buffer<Real> sums;  // grows to the largest need and stays

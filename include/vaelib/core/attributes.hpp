@@ -1,4 +1,6 @@
 // The few function attributes of the library: on the device, always inline, vectorised loop.
+//
+// [[gnu::cold]] stands before what runs once a program, a file or an epoch: compiled for size, it is compiled sooner.
 #pragma once
 
 /// A function that nvcc also compiles for the device; nothing elsewhere.

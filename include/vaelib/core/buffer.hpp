@@ -28,7 +28,7 @@ class Buffer {
   ~Buffer() { release(); }
 
   /// New memory, all zero.
-  void resize(long n) {
+  [[gnu::cold]] void resize(long n) {
     release();
     memory = static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(64)));
     count = n;

@@ -22,7 +22,7 @@ constexpr Initialization normal(float deviation) { return {Initialization::Kind:
 enum class Initializer { torch, xavier_uniform, xavier_normal, kaiming_uniform, kaiming_normal, zeros };
 
 /// Glorot & Bengio 2010 (xavier), He et al. 2015 (kaiming, gain of ReLU); fans count inputs and outputs of one unit.
-inline Initialization initialize(Initializer choice, long fan_in, long fan_out) {
+[[gnu::cold]] inline Initialization initialize(Initializer choice, long fan_in, long fan_out) {
   const float in = fan_in > 0 ? float(fan_in) : 1.0f, sum = fan_in + fan_out > 0 ? float(fan_in + fan_out) : 1.0f;
   switch (choice) {
     case Initializer::torch: return uniform(1 / std::sqrt(in));

@@ -16,7 +16,7 @@ namespace data {
 
 class Batches {
  public:
-  Batches(std::int64_t rows, std::int64_t batch_size, bool shuffled = false, std::uint64_t seed = 0)
+  [[gnu::cold]] Batches(std::int64_t rows, std::int64_t batch_size, bool shuffled = false, std::uint64_t seed = 0)
       : batch_size_(batch_size), shuffled_(shuffled), seed_(seed) {
     if (rows < 1 || rows > UINT32_MAX) fail("batches: a data set of ", rows, " rows, expected 1 to ", UINT32_MAX);
     if (batch_size < 1) fail("batches: the batch size is ", batch_size, ", expected at least 1");

@@ -39,7 +39,7 @@ concept Source = requires(const T& source, std::uint64_t epoch, std::span<const 
 namespace detail {
 
 /// The number of rows that `values` values make; both numbers come from a file or a caller.
-inline std::int64_t count_rows(std::uint64_t values, Shape shape) {
+[[gnu::cold]] inline std::int64_t count_rows(std::uint64_t values, Shape shape) {
   const auto extents = text_of(shape);
   if (shape.height < 1 || shape.width < 1 || shape.channels < 1)
     fail("data set: rows of ", extents, ", expected extents of at least 1");
@@ -94,7 +94,7 @@ inline void prefetch(const std::uint8_t* row, std::size_t bytes) {
 class Dataset {
  public:
   Dataset() = default;
-  Dataset(Shape shape, std::vector<std::uint8_t> pixels, std::vector<std::int32_t> labels = {}, int classes = 0)
+  [[gnu::cold]] Dataset(Shape shape, std::vector<std::uint8_t> pixels, std::vector<std::int32_t> labels = {}, int classes = 0)
       : shape_(shape),
         size_(detail::count_rows(pixels.size(), shape)),
         classes_(classes),

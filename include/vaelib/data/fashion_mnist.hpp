@@ -27,13 +27,13 @@ inline bool is_file(const std::string& path) {
 }
 
 /// The path of `name` or `name`.gz in the folder; empty where there is neither.
-inline std::string find_idx(const std::string& folder, const std::string& name) {
+[[gnu::cold]] inline std::string find_idx(const std::string& folder, const std::string& name) {
   for (const char* ending : {"", ".gz"})
     if (auto path = folder + "/" + name + ending; is_file(path)) return path;
   return {};
 }
 
-inline std::string need_idx(const std::string& folder, const std::string& name, const std::string& advice) {
+[[gnu::cold]] inline std::string need_idx(const std::string& folder, const std::string& name, const std::string& advice) {
   auto path = find_idx(folder, name);
   if (path.empty())
     fail(folder, ": no file ", name, " or ", name,
@@ -42,7 +42,7 @@ inline std::string need_idx(const std::string& folder, const std::string& name, 
   return path;
 }
 
-inline Dataset read_mnist_part(const std::string& folder, const std::string& part, const std::string& advice) {
+[[gnu::cold]] inline Dataset read_mnist_part(const std::string& folder, const std::string& part, const std::string& advice) {
   const auto images_path = need_idx(folder, part + "-images-idx3-ubyte", advice);
   const auto labels_path = need_idx(folder, part + "-labels-idx1-ubyte", advice);
   IdxArray images = read_idx(images_path);
@@ -55,23 +55,25 @@ inline Dataset read_mnist_part(const std::string& folder, const std::string& par
   if (labels.shape.size() != 1) fail(labels_path, ": ", labels.shape.size(), " dimensions, expected 1 (labels)");
   if (labels.shape[0] != images.shape[0])
     fail(labels_path, ": ", labels.shape[0], " labels for ", images.shape[0], " images in ", images_path);
-  for (std::size_t row = 0; row < labels.values.size(); ++row)
-    if (labels.values[row] > 9)
-      fail(labels_path, ": label ", row, " is ", int{labels.values[row]}, ", expected 0 to 9");
-  return {{28, 28, 1}, std::move(images.values), {labels.values.begin(), labels.values.end()}, 10};
+  std::vector<std::int32_t> classes(labels.values.size());
+  for (std::size_t row = 0; row < classes.size(); ++row) {
+    classes[row] = labels.values[row];
+    if (classes[row] > 9) fail(labels_path, ": label ", row, " is ", classes[row], ", expected 0 to 9");
+  }
+  return {{28, 28, 1}, std::move(images.values), std::move(classes), 10};
 }
 
 }  // namespace detail
 
 /// MNIST's four files in a folder. They are not packaged; whoever has them names the folder.
-inline Split mnist(const std::string& folder) {
+[[gnu::cold]] inline Split mnist(const std::string& folder) {
   return {detail::read_mnist_part(folder, "train", ""),
           detail::read_mnist_part(folder, "t10k", ""),
           "mnist",
           {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}};
 }
 
-inline Split fashion_mnist(const std::string& folder = fashion_mnist_folder) {
+[[gnu::cold]] inline Split fashion_mnist(const std::string& folder = fashion_mnist_folder) {
   const std::string advice = "; on Debian: apt install dataset-fashion-mnist";
   return {detail::read_mnist_part(folder, "train", advice),
           detail::read_mnist_part(folder, "t10k", advice),

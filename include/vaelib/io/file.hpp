@@ -54,13 +54,13 @@ auto uninterrupted(auto call) {
   }
 }
 
-inline int open_file(const std::string& path, int flags) {
+[[gnu::cold]] inline int open_file(const std::string& path, int flags) {
   return uninterrupted([&] { return allowed("open") ? ::open(path.c_str(), flags | O_CLOEXEC, 0666) : -1; });
 }
-inline int stat_file(int descriptor, struct stat& status) {
+[[gnu::cold]] inline int stat_file(int descriptor, struct stat& status) {
   return uninterrupted([&] { return allowed("stat") ? ::fstat(descriptor, &status) : -1; });
 }
-inline int stat_file(const std::string& path, struct stat& status) {
+[[gnu::cold]] inline int stat_file(const std::string& path, struct stat& status) {
   return uninterrupted([&] { return allowed("stat") ? ::stat(path.c_str(), &status) : -1; });
 }
 inline ssize_t read_some(int descriptor, void* to, std::size_t count, std::uint64_t position) {
@@ -75,24 +75,24 @@ inline ssize_t write_some(int descriptor, const void* from, std::size_t count) {
     return allowed("write", &part) ? ::write(descriptor, from, part) : ssize_t{-1};
   });
 }
-inline int sync_file(int descriptor) {
+[[gnu::cold]] inline int sync_file(int descriptor) {
   return uninterrupted([&] { return allowed("fsync") ? ::fsync(descriptor) : -1; });
 }
 /// The descriptor is gone afterwards, whatever the answer: a close that was interrupted must not be repeated.
-inline int close_file(int descriptor) {
+[[gnu::cold]] inline int close_file(int descriptor) {
   const bool permitted = allowed("close");
   const int reason = errno;
   const int result = ::close(descriptor);
   if (!permitted) errno = reason;
   return (permitted && result == 0) || errno == EINTR ? 0 : -1;
 }
-inline int rename_file(const std::string& from, const std::string& to) {
+[[gnu::cold]] inline int rename_file(const std::string& from, const std::string& to) {
   return uninterrupted([&] { return allowed("rename") ? ::rename(from.c_str(), to.c_str()) : -1; });
 }
-inline int unlink_file(const std::string& path) {
+[[gnu::cold]] inline int unlink_file(const std::string& path) {
   return uninterrupted([&] { return allowed("unlink") ? ::unlink(path.c_str()) : -1; });
 }
-inline int make_folder(const std::string& path) {
+[[gnu::cold]] inline int make_folder(const std::string& path) {
   return uninterrupted([&] { return allowed("mkdir") ? ::mkdir(path.c_str(), 0777) : -1; });
 }
 
@@ -142,7 +142,7 @@ inline std::string folder_of(const std::string& path) {
 }
 
 /// Makes the entries of a folder (new names, renames) survive a power cut.
-inline void sync_folder(const std::string& folder) {
+[[gnu::cold]] inline void sync_folder(const std::string& folder) {
   detail::Descriptor opened(detail::open_file(folder, O_RDONLY | O_DIRECTORY));
   if (opened.get() == -1 && errno == EACCES) return;  // may be written but not read: nothing more can be done
   if (opened.get() == -1) detail::fail_with_errno(folder, "open the folder");
@@ -195,7 +195,7 @@ inline void remove_file(const std::string& path) {
 /// A file open for reading at any position, or bytes in memory that pass for one. Several threads may read at once.
 class InputFile {
  public:
-  explicit InputFile(std::string path) : name(std::move(path)) {
+  [[gnu::cold]] explicit InputFile(std::string path) : name(std::move(path)) {
     // Opening a named pipe would wait for its writer; O_NONBLOCK does not, and changes nothing for regular files.
     opened = detail::Descriptor(detail::open_file(name, O_RDONLY | O_NONBLOCK));
     struct stat status {};
@@ -245,7 +245,7 @@ inline std::string read_file(const std::string& path, std::uint64_t max_bytes) {
 /// A file in the making. Unless publish() is reached, the target stays as it was and the temporary file is removed.
 class AtomicFile {
  public:
-  explicit AtomicFile(std::string path) : target(std::move(path)) {
+  [[gnu::cold]] explicit AtomicFile(std::string path) : target(std::move(path)) {
     // A killed process may have left a temporary file, and in a container the next one may have the same number.
     for (int attempt = 0; attempt < 1000; ++attempt) {
       std::string candidate = text(target, temporary_mark, ::getpid(), '.', attempt);
@@ -272,13 +272,13 @@ class AtomicFile {
     }
   }
   /// All bytes are on the disk afterwards, under temporary_path().
-  void flush_and_close() {
+  [[gnu::cold]] void flush_and_close() {
     if (detail::sync_file(opened.get()) == -1) detail::fail_with_errno(target, "flush to the disk");
     if (opened.close() == -1) detail::fail_with_errno(target, "close");
   }
   const std::string& temporary_path() const { return temporary; }
   /// Gives the file its name; to be called after flush_and_close().
-  void publish() {
+  [[gnu::cold]] void publish() {
     if (detail::rename_file(temporary, target) == -1) detail::fail_with_errno(target, "put the new file in place");
     temporary.clear();
     sync_folder(folder_of(target));

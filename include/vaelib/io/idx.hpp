@@ -37,7 +37,7 @@ class PlainBytes {
     position += count;
   }
   /// Fails unless `count` bytes are left, no more and no less.
-  void expect_left(std::uint64_t count) const {
+  [[gnu::cold]] void expect_left(std::uint64_t count) const {
     if (file.size() - position != count)
       fail(file.path(), ": the extents need ", count, " bytes of values, the file has ", file.size() - position);
   }
@@ -51,7 +51,7 @@ class PlainBytes {
 /// The bytes of a gzip file (one member), inflated one after another.
 class GzipBytes {
  public:
-  explicit GzipBytes(const InputFile& input) : file(input) {
+  [[gnu::cold]] explicit GzipBytes(const InputFile& input) : file(input) {
     constexpr int gzip_only = 16 + MAX_WBITS;
     if (inflateInit2(&stream, gzip_only) != Z_OK) fail(file.path(), ": zlib could not be started");
   }
@@ -68,13 +68,13 @@ class GzipBytes {
     }
   }
   /// Fails where the whole file could not inflate to `count` bytes.
-  void expect_left(std::uint64_t count) const {
+  [[gnu::cold]] void expect_left(std::uint64_t count) const {
     constexpr std::uint64_t greatest_ratio = 1032;
     if (count / greatest_ratio > file.size())
       fail(file.path(), ": the extents need ", count, " bytes of values, more than ", file.size(),
            " bytes of gzip data can hold");
   }
-  void expect_end() {
+  [[gnu::cold]] void expect_end() {
     std::uint8_t excess = 0;
     if (inflate_some(&excess, 1) > 0) fail(file.path(), ": has more values than its extents declare");
     if (next_block < file.size() || stream.avail_in > 0) fail(file.path(), ": has foreign bytes behind the gzip data");
@@ -97,7 +97,7 @@ class GzipBytes {
     }
     return part - stream.avail_out;
   }
-  void refill() {
+  [[gnu::cold]] void refill() {
     const auto part = static_cast<std::size_t>(std::min<std::uint64_t>(block.size(), file.size() - next_block));
     if (part == 0) fail(file.path(), ": is truncated: the gzip data have no end");
     file.read_at(next_block, block.data(), part);
@@ -115,7 +115,7 @@ class GzipBytes {
 
 inline constexpr std::size_t idx_most_dimensions = 8;
 
-inline std::uint64_t idx_count(const std::vector<std::uint32_t>& shape, const std::string& path) {
+[[gnu::cold]] inline std::uint64_t idx_count(const std::vector<std::uint32_t>& shape, const std::string& path) {
   std::uint64_t count = 1;
   for (const std::uint32_t extent : shape) {
     if (extent != 0 && count > std::numeric_limits<std::uint64_t>::max() / extent)
@@ -127,7 +127,7 @@ inline std::uint64_t idx_count(const std::vector<std::uint32_t>& shape, const st
 
 /// Reads the extents, checks them against what is left of `bytes`, then reads the values.
 template <class Bytes>
-IdxArray read_idx_from(Bytes&& bytes, const std::string& path) {
+[[gnu::cold]] IdxArray read_idx_from(Bytes&& bytes, const std::string& path) {
   std::array<std::uint8_t, 4> magic{};
   bytes.read(magic.data(), magic.size());
   if (magic[0] != 0 || magic[1] != 0)
@@ -136,11 +136,11 @@ IdxArray read_idx_from(Bytes&& bytes, const std::string& path) {
   if (magic[3] < 1 || magic[3] > idx_most_dimensions)
     fail(path, ": byte 3: expected 1 to ", idx_most_dimensions, " dimensions, found ", int{magic[3]});
   IdxArray array;
-  for (int i = 0; i < magic[3]; ++i) {
+  array.shape.resize(magic[3]);
+  for (std::uint32_t& extent : array.shape) {
     std::array<std::uint8_t, 4> big{};
     bytes.read(big.data(), big.size());
-    array.shape.push_back(std::uint32_t{big[0]} << 24 | std::uint32_t{big[1]} << 16 | std::uint32_t{big[2]} << 8 |
-                          big[3]);
+    extent = std::uint32_t{big[0]} << 24 | std::uint32_t{big[1]} << 16 | std::uint32_t{big[2]} << 8 | big[3];
   }
   const std::uint64_t count = idx_count(array.shape, path);
   bytes.expect_left(count);
@@ -152,7 +152,7 @@ IdxArray read_idx_from(Bytes&& bytes, const std::string& path) {
 
 }  // namespace detail
 
-inline IdxArray read_idx(const std::string& path) {
+[[gnu::cold]] inline IdxArray read_idx(const std::string& path) {
   const InputFile file(path);
   if (file.size() < 5) fail(path, ": is no IDX file: it has only ", file.size(), " bytes");
   std::array<std::uint8_t, 2> magic{};
@@ -162,7 +162,7 @@ inline IdxArray read_idx(const std::string& path) {
 }
 
 /// Writes a plain IDX file of unsigned bytes.
-inline void write_idx(const std::string& path, const std::vector<std::uint32_t>& shape,
+[[gnu::cold]] inline void write_idx(const std::string& path, const std::vector<std::uint32_t>& shape,
                       std::span<const std::uint8_t> values) {
   if (shape.empty() || shape.size() > detail::idx_most_dimensions)
     fail(path, ": IDX files have 1 to ", detail::idx_most_dimensions, " dimensions, not ", shape.size());

@@ -39,7 +39,7 @@ inline bool is_utf8(std::string_view text) {
 }
 
 /// `text` (UTF-8) as a JSON string with its quotes; escapes only what must be.
-inline std::string json_quote(std::string_view text) {
+[[gnu::cold]] inline std::string json_quote(std::string_view text) {
   constexpr std::string_view digits = "0123456789abcdef", controls = "\b\t\n\f\r", letters = "btnfr";
   std::string quoted = "\"";
   for (const char c : text) {
@@ -62,7 +62,7 @@ inline std::string json_quote(std::string_view text) {
 }
 
 /// A name out of a file, fit for one line of an error: quoted, escaped and not longer than a few words.
-inline std::string shown(std::string_view name) {
+[[gnu::cold]] inline std::string shown(std::string_view name) {
   constexpr std::size_t limit = 80;
   std::size_t end = 0;
   while (end < name.size() && end < limit && utf8_length(name.substr(end)) > 0) end += utf8_length(name.substr(end));

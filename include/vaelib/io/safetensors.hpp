@@ -134,7 +134,7 @@ struct SafetensorsView {
   std::vector<std::int64_t> shape;
   const void* data = nullptr;
 
-  std::size_t bytes() const {
+  [[gnu::cold]] std::size_t bytes() const {
     const std::optional<std::uint64_t> count = tensor_bytes(dtype, shape);
     if (!count) fail("tensor ", shown(name), " has the impossible shape ", shape_text(shape));
     return static_cast<std::size_t>(*count);
@@ -151,34 +151,53 @@ struct SafetensorsView {
 
 /// The order in which the reference implementation writes tensors.
 template <class = void>
-void sort_for_safetensors(std::vector<SafetensorsView>& tensors) {
+[[gnu::cold]] void sort_for_safetensors(std::vector<SafetensorsView>& tensors) {
   detail::sort_by<SafetensorsView>(tensors, [](const SafetensorsView& a, const SafetensorsView& b) {
     return a.dtype != b.dtype ? a.dtype > b.dtype : a.name < b.name;
   });
 }
 
-/// The bytes of a file before its first tensor, for tensors in this order. `path` is for errors.
+namespace detail {
+/// Adds separator and quoted text to a header.
+[[gnu::cold]] inline void add_text(std::string& header, std::string_view separator, std::string_view text, const std::string& path) {
+  if (!is_utf8(text)) fail(path, ": the text ", shown(text), " is not valid UTF-8");
+  header += separator;
+  header += json_quote(text);
+}
+}  // namespace detail
+
+/// The bytes of a file before its first tensor, for tensors in this order: byte for byte what the reference
+/// implementation writes. `path` is for errors.
 template <class = void>
-std::string safetensors_prefix(const std::vector<SafetensorsView>& tensors, const Metadata& metadata,
-                               const std::string& path) {
-  SafetensorsHeader header{metadata, {}, {}};
+[[gnu::cold]] std::string safetensors_prefix(const std::vector<SafetensorsView>& tensors, const Metadata& metadata, const std::string& path) {
+  detail::indices_by_name(tensors, path);
+  std::string header(8, '\0');  // the length is known at the end
+  header += '{';
+  for (const auto& [key, value] : metadata) {
+    detail::add_text(header, header.size() == 9 ? "\"__metadata__\":{" : ",", key, path);
+    detail::add_text(header, ":", value, path);
+  }
+  if (!metadata.empty()) header += '}';
   std::uint64_t position = 0;
   for (const SafetensorsView& tensor : tensors) {
-    header.tensors.push_back({tensor.name, tensor.dtype, tensor.shape, position, position + tensor.bytes()});
+    if (tensor.name == "__metadata__") fail(path, ": no tensor can have the name __metadata__");
+    detail::add_text(header, header.size() > 9 ? "," : "", tensor.name, path);
+    header += text(":{\"dtype\":\"", dtype_name(tensor.dtype), "\",\"shape\":", shape_text(tensor.shape), ",\"data_offsets\":[", position, ',',
+                   position + tensor.bytes(), "]}");
     position += tensor.bytes();
   }
-  const std::string json = safetensors_header(header, path);
-  if (json.size() > safetensors_header_limit)
-    fail(path, ": a header of ", json.size(), " bytes is above the limit of ", safetensors_header_limit);
-  const std::uint64_t length = json.size();
-  std::string prefix(8, '\0');
-  std::memcpy(prefix.data(), &length, 8);
-  return prefix + json;
+  header += '}';
+  header.resize((header.size() + 7) / 8 * 8, ' ');
+  const std::uint64_t length = header.size() - 8;
+  if (length > safetensors_header_limit)
+    fail(path, ": a header of ", length, " bytes is above the limit of ", safetensors_header_limit);
+  std::memcpy(header.data(), &length, 8);
+  return header;
 }
 
 /// Writes tensors and metadata, straight from their memory, and replaces the file atomically.
 template <class = void>
-void safetensors_write(const std::string& path, std::vector<SafetensorsView> tensors, const Metadata& metadata = {}) {
+[[gnu::cold]] void safetensors_write(const std::string& path, std::vector<SafetensorsView> tensors, const Metadata& metadata = {}) {
   sort_for_safetensors(tensors);
   const std::string prefix = safetensors_prefix(tensors, metadata, path);
   AtomicFile file(path);

@@ -1,5 +1,5 @@
-// The header of a safetensors file, as text in JSON: parsed and checked in full, or written byte for byte as the
-// reference implementation writes it. https://github.com/huggingface/safetensors
+// The header of a safetensors file, a text in JSON: parsed and checked in full.
+// https://github.com/huggingface/safetensors
 //
 // What is a template of nothing (template <class = void>) is so to be compiled only where it is used.
 //
@@ -39,11 +39,11 @@ struct TensorInfo {
 struct SafetensorsHeader {
   Metadata metadata;
   std::vector<TensorInfo> tensors;   // in the order of their data
-  std::vector<std::size_t> by_name;  // their indices; what is parsed has it, what is to be written needs it not
+  std::vector<std::size_t> by_name;  // their indices
 };
 
 /// Bytes of a tensor; none where an extent is negative or the product overflows.
-inline std::optional<std::uint64_t> tensor_bytes(Dtype dtype, const std::vector<std::int64_t>& shape) {
+[[gnu::cold]] inline std::optional<std::uint64_t> tensor_bytes(Dtype dtype, const std::vector<std::int64_t>& shape) {
   std::uint64_t bytes = dtype_size(dtype);
   for (const std::int64_t extent : shape) {
     if (extent < 0) return std::nullopt;
@@ -55,7 +55,7 @@ inline std::optional<std::uint64_t> tensor_bytes(Dtype dtype, const std::vector<
 }
 
 /// [2,3,4], as the header has it.
-inline std::string shape_text(const std::vector<std::int64_t>& shape) {
+[[gnu::cold]] inline std::string shape_text(const std::vector<std::int64_t>& shape) {
   std::string result = "[";
   for (const std::int64_t extent : shape) result += text(result.size() > 1 ? "," : "", extent);
   return result + ']';
@@ -64,15 +64,18 @@ inline std::string shape_text(const std::vector<std::int64_t>& shape) {
 namespace detail {
 
 /// The indices of `items` in the order of `less`. The sort is compiled once for all T: vae.hpp stays quick to include.
-inline std::vector<std::size_t> sorted_indices(std::size_t count, const void* context,
+[[gnu::cold]] inline std::vector<std::size_t> sorted_indices(std::size_t count, const void* context,
                                                bool (*less)(const void*, std::size_t, std::size_t)) {
   std::vector<std::size_t> indices(count);
   for (std::size_t i = 0; i < count; ++i) indices[i] = i;
-  std::sort(indices.begin(), indices.end(), [=](std::size_t a, std::size_t b) { return less(context, a, b); });
+  const auto before = [=](std::size_t a, std::size_t b) { return less(context, a, b); };
+  std::size_t *first = indices.data(), *last = first + count;
+  std::make_heap(first, last, before);  // a third of what std::sort compiles
+  std::sort_heap(first, last, before);
   return indices;
 }
 template <class T>
-std::vector<std::size_t> sorted_indices(const std::vector<T>& items, bool (*less)(const T&, const T&)) {
+[[gnu::cold]] std::vector<std::size_t> sorted_indices(const std::vector<T>& items, bool (*less)(const T&, const T&)) {
   const auto context = std::pair(items.data(), less);
   return sorted_indices(items.size(), &context, [](const void* given, std::size_t a, std::size_t b) {
     const auto& [data, compare] = *static_cast<const std::pair<const T*, bool (*)(const T&, const T&)>*>(given);
@@ -80,18 +83,17 @@ std::vector<std::size_t> sorted_indices(const std::vector<T>& items, bool (*less
   });
 }
 template <class T>
-void sort_by(std::vector<T>& items, bool (*less)(const T&, const T&)) {
+[[gnu::cold]] void sort_by(std::vector<T>& items, bool (*less)(const T&, const T&)) {
   std::vector<T> sorted;
   sorted.reserve(items.size());
   for (const std::size_t i : sorted_indices(items, less)) sorted.push_back(std::move(items[i]));
   items = std::move(sorted);
 }
 
-/// The indices of the tensors by name; fails where two have the same.
-template <class = void>
-std::vector<std::size_t> indices_by_name(const std::vector<TensorInfo>& tensors, std::string_view path) {
-  const auto order =
-      sorted_indices<TensorInfo>(tensors, [](const TensorInfo& a, const TensorInfo& b) { return a.name < b.name; });
+/// The indices of the tensors (TensorInfo or SafetensorsView) by name; fails where two have the same.
+template <class T>
+[[gnu::cold]] std::vector<std::size_t> indices_by_name(const std::vector<T>& tensors, std::string_view path) {
+  const auto order = sorted_indices<T>(tensors, [](const T& a, const T& b) { return a.name < b.name; });
   for (std::size_t i = 1; i < order.size(); ++i)
     if (tensors[order[i - 1]].name == tensors[order[i]].name)
       fail(path, ": two tensors have the name ", shown(tensors[order[i]].name));
@@ -203,39 +205,8 @@ class SafetensorsHeaderParser {
 
 /// Parses and checks a header that has `data_size` bytes behind it; `path` is for errors.
 template <class = void>
-SafetensorsHeader parse_safetensors_header(std::string_view header, std::uint64_t data_size, std::string_view path) {
+[[gnu::cold]] SafetensorsHeader parse_safetensors_header(std::string_view header, std::uint64_t data_size, std::string_view path) {
   return detail::SafetensorsHeaderParser<>(header, path).parse(data_size);
-}
-
-/// The header of these tensors, padded to a multiple of 8. `path` is for errors.
-template <class = void>
-std::string safetensors_header(const SafetensorsHeader& content, std::string_view path) {
-  detail::indices_by_name(content.tensors, path);
-  std::string header = "{";
-  const auto add = [&](std::string_view separator, std::string_view key) {
-    if (!is_utf8(key)) fail(path, ": the text ", shown(key), " is not valid UTF-8");
-    header += separator;
-    header += json_quote(key);
-  };
-  if (!content.metadata.empty()) {
-    header += "\"__metadata__\":";
-    char separator = '{';
-    for (const auto& [key, value] : content.metadata) {
-      add({&separator, 1}, key);
-      add(":", value);
-      separator = ',';
-    }
-    header += '}';
-  }
-  for (const TensorInfo& info : content.tensors) {
-    if (info.name == "__metadata__") fail(path, ": no tensor can have the name __metadata__");
-    add(header.size() > 1 ? "," : "", info.name);
-    header += text(":{\"dtype\":\"", dtype_name(info.dtype), "\",\"shape\":", shape_text(info.shape),
-                   ",\"data_offsets\":[", info.begin, ',', info.end, "]}");
-  }
-  header += '}';
-  header.resize((header.size() + 7) / 8 * 8, ' ');
-  return header;
 }
 
 }  // namespace vaelib::inline VAELIB_ABI

@@ -9,6 +9,7 @@
 //   num_batches_tracked                           a 64-bit integer without axes
 #pragma once
 
+#include <vaelib/core/buffer.hpp>
 #include <vaelib/core/parameter.hpp>
 #include <vaelib/io/safetensors.hpp>
 
@@ -25,7 +26,7 @@ inline long feature_here(Shape order, long extent, long k) {
   return k % pixels * order.channels + k / pixels;
 }
 
-inline std::vector<std::int64_t> file_shape(const Parameter& p) {
+[[gnu::cold]] inline std::vector<std::int64_t> file_shape(const Parameter& p) {
   const auto& e = p.extents;
   switch (p.layout) {
     case Layout::image: return {e[2], e[0], e[1]};
@@ -34,7 +35,9 @@ inline std::vector<std::int64_t> file_shape(const Parameter& p) {
     case Layout::transposed_convolution: return {e[3], e[2], e[0], e[1]};
     case Layout::features: break;
   }
-  return {e.begin(), e.begin() + p.rank};
+  std::vector<std::int64_t> same(p.rank);
+  for (int axis = 0; axis < p.rank; ++axis) same[axis] = e[axis];
+  return same;
 }
 
 /// f(place in the file, place here) for every number of a parameter.
@@ -61,27 +64,25 @@ void for_each_place(const Parameter& p, auto&& f) {
 
 /// Writes parameters and state of a model; the file is replaced whole or not at all.
 template <class Weights>
-void save(const std::string& path, const Weights& weights, const Metadata& metadata = {}) {
-  std::vector<std::vector<float>> values;
-  std::vector<std::int64_t> counters;
-  values.reserve(weights.parameters.size() + weights.states.size());
-  counters.reserve(weights.states.size());
+[[gnu::cold]] void save(const std::string& path, const Weights& weights, const Metadata& metadata = {}) {
+  Buffer<float> values(weights.values.size()), state(weights.state.size());  // as the file has them
+  std::vector<std::int64_t> counters(weights.states.size());
   std::vector<SafetensorsView> tensors;
   for (const auto& [name, p] : weights.parameters) {
-    auto& to = values.emplace_back(p.size());
     const auto* from = weights.values.data() + p.offset;
+    float* to = values.data() + p.offset;
     detail::for_each_place(p, [&](long there, long here) { to[there] = float(from[here]); });
-    tensors.push_back(SafetensorsView::of(name, detail::file_shape(p), to));
+    tensors.push_back({name, Dtype::f32, detail::file_shape(p), to});
   }
   for (const auto& [name, s] : weights.states) {
     const auto* from = weights.state.data() + s.offset;
     if (s.integer) {
-      counters.push_back(std::int64_t(*from));
-      tensors.push_back({name, Dtype::i64, {}, &counters.back()});
+      counters[s.id] = std::int64_t(*from);
+      tensors.push_back({name, Dtype::i64, {}, &counters[s.id]});
     } else {
-      auto& to = values.emplace_back(s.count);
+      float* to = state.data() + s.offset;
       for (long k = 0; k < s.count; ++k) to[k] = float(from[detail::feature_here(s.order, s.count, k)]);
-      tensors.push_back(SafetensorsView::of(name, {s.count}, to));
+      tensors.push_back({name, Dtype::f32, {s.count}, to});
     }
   }
   safetensors_write(path, std::move(tensors), metadata);
@@ -89,7 +90,7 @@ void save(const std::string& path, const Weights& weights, const Metadata& metad
 
 /// Reads a model. Missing, unexpected and misshapen tensors are listed in one Error, and then nothing is changed.
 template <class Weights>
-void load(const std::string& path, Weights& weights) {
+[[gnu::cold]] void load(const std::string& path, Weights& weights) {
   const SafetensorsFile file(path);
   std::string missing, unexpected, misshapen;
   const auto check = [&](const std::string& name, const std::vector<std::int64_t>& shape) {

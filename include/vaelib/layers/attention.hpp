@@ -41,7 +41,7 @@ template <int Width>
 struct Attention {
   Linear<Width> query{}, key{}, value{}, output{};
 
-  void build(Shape queries, Shape keys) {
+  [[gnu::cold]] void build(Shape queries, Shape keys) {
     query.build(queries);
     key.build(keys);
     value.build(keys);

@@ -46,7 +46,7 @@ struct BatchNorm {
 
   static constexpr bool keeps_features = true;
   static constexpr Shape output(Shape in) { return in; }
-  void build(Shape in) {
+  [[gnu::cold]] void build(Shape in) {
     weight = {{in.channels}, constant(1)};
     bias = {{in.channels}, constant(0)};
     running_mean = {in.channels, 0};

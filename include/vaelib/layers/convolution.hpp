@@ -58,7 +58,7 @@ struct Conv2d {
   }
   constexpr Shape output(Shape in) const { return {extent(in.height), extent(in.width), int(out)}; }
 
-  void build(Shape in) {
+  [[gnu::cold]] void build(Shape in) {
     const Shape to = output(in);
     shape = {in.height, in.width, in.channels, to.height, to.width, to.channels, Kernel, Kernel, Stride, Padding};
     const long fan_in = long(in.channels) * Kernel * Kernel, fan_out = long(out) * Kernel * Kernel;
@@ -91,7 +91,7 @@ struct ConvTranspose2d {
   }
   constexpr Shape output(Shape in) const { return {extent(in.height), extent(in.width), int(out)}; }
 
-  void build(Shape in) {
+  [[gnu::cold]] void build(Shape in) {
     const Shape to = output(in);
     shape = {to.height, to.width, to.channels, in.height, in.width, in.channels, Kernel, Kernel, Stride, Padding};
     const long fan_in = long(out) * Kernel * Kernel, fan_out = long(in.channels) * Kernel * Kernel;  // as PyTorch counts them

@@ -17,7 +17,7 @@ struct Dropout {
   float probability = 0.5f;
   static constexpr bool keeps_features = true;
   static constexpr Shape output(Shape in) { return in; }
-  void build(Shape) {
+  [[gnu::cold]] void build(Shape) {
     if (!(probability >= 0 && probability < 1)) fail("vaelib: Dropout wants a probability in [0, 1), found ", probability);
   }
   template <class S, class V>

@@ -11,7 +11,7 @@ struct Embedding {
   Extent<Out> out{};
   Parameter weight{};
 
-  void build() { weight = {{int(count), int(out)}, normal(1)}; }
+  [[gnu::cold]] void build() { weight = {{int(count), int(out)}, normal(1)}; }
   void fields(auto&& f) { f("weight", weight); }
 
   /// indices: one label a row of `space`; kept alive by the caller until the step is over.

@@ -28,7 +28,7 @@ struct LayerNorm {
 
   static constexpr bool keeps_features = true;
   static constexpr Shape output(Shape in) { return in; }
-  void build(Shape in) {
+  [[gnu::cold]] void build(Shape in) {
     if (in.is_flat()) {
       weight = {{in.channels}, constant(1)};
       bias = {{in.channels}, constant(0)};

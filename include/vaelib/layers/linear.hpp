@@ -45,7 +45,7 @@ struct Linear {
   static constexpr bool accepts(Shape in) { return in.is_flat(); }
   constexpr Shape output(Shape) const { return {int(out)}; }
 
-  void build(Shape in) {
+  [[gnu::cold]] void build(Shape in) {
     weight = {{in.size(), out}, initialize(initializer, in.size(), out), Layout::linear};
     bias = {{int(out)}, initializer == Initializer::torch ? initialize(initializer, in.size(), out) : constant(0)};
   }

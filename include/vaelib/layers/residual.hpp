@@ -23,7 +23,7 @@ struct Residual {
     return accepted && agree(out, in);
   }
   static constexpr Shape output(Shape in) { return in; }
-  void build(Shape in) { body.build(in); }
+  [[gnu::cold]] void build(Shape in) { body.build(in); }
   void fields(auto&& f) { f("body", body); }
   template <class S, class V>
   V forward(S& step, V x) const {

@@ -105,7 +105,7 @@ struct Chain<Index, L, Rest...> {
     return in;
   }
   /// Gives the parameters of all layers their extents, and tells them in which order files keep their features.
-  Shape build(Shape in);
+  [[gnu::cold]] Shape build(Shape in);
 
   template <class S, class V>
   auto forward(S& step, V x) const {
@@ -131,10 +131,16 @@ struct Chain<Index, L, Rest...> {
 /// stand before and behind each layer, so that files can be permuted.
 class ChainBuilder final : private LeafVisitor {
  public:
-  explicit ChainBuilder(Shape in) : places{{in, true}} {}
+  struct Place {  // before the first layer, and behind each
+    Shape shape{1};
+    bool cut = true;  // the outputs of the layer are not its inputs in the same order
+  };
+
+  /// `room` has one place more than there are layers.
+  ChainBuilder(Shape in, Place* room) : places(room) { append(in, true); }
 
   template <class L>
-  void operator()(int index, L& layer) {
+  [[gnu::cold]] void operator()(int index, L& layer) {
     const Shape in = shape();
     if (!accepts_shape(layer, in) || output_shape(layer, in).is_dynamic()) refuse(index, type_name<L>());
     if constexpr (requires { layer.build(in); }) layer.build(in);
@@ -143,50 +149,46 @@ class ChainBuilder final : private LeafVisitor {
   }
 
   /// Behind the last layer so far.
-  Shape shape() const { return places.back().shape; }
+  Shape shape() const { return places[last].shape; }
 
   /// Called behind the last layer.
   [[gnu::cold]] void set_orders() {
-    for (std::size_t i = 1; i < places.size(); ++i) carry(i - 1, i);
-    for (std::size_t i = places.size() - 1; i > 0; --i) carry(i, i - 1);
-    for (const auto& [leaf, layer] : parameters) {
-      leaf->in_order = places[layer].shape;
-      leaf->out_order = places[layer + 1].shape;
-    }
-    for (const auto& [leaf, layer] : states) leaf->order = places[layer + 1].shape;
+    for (int i = 1; i <= last; ++i) carry(i - 1, i);
+    for (int i = last; i > 0; --i) carry(i, i - 1);
+    for (const auto& [shape, place] : orders) *shape = places[place].shape;
   }
 
  private:
-  struct Place {  // before the first layer, and behind each
-    Shape shape;
-    bool cut;  // the outputs of the layer are not its inputs in the same order
-  };
-  template <class T>
-  struct Owned {
-    T* leaf;
-    std::size_t layer;
+  struct Order {  // of features, to be told when the shapes of all places are known
+    Shape* shape;
+    int place;
   };
 
   [[noreturn, gnu::cold]] void refuse(int index, const std::string& layer) const {
     fail("vaelib: layer ", index, ", ", layer, ", does not accept shape ", text_of(shape()));
   }
-  [[gnu::cold]] void append(Shape to, bool cut) { places.push_back({to, cut}); }
-  [[gnu::cold]] void visit(Parameter& leaf) override { parameters.push_back({&leaf, places.size() - 1}); }
-  [[gnu::cold]] void visit(State& leaf) override { states.push_back({&leaf, places.size() - 1}); }
+  void append(Shape to, bool cut) { places[++last] = {to, cut}; }
+  [[gnu::cold]] void tell(Shape& order, int place) { orders.push_back({&order, place}); }
+  [[gnu::cold]] void visit(Parameter& leaf) override {
+    tell(leaf.in_order, last);
+    tell(leaf.out_order, last + 1);
+  }
+  [[gnu::cold]] void visit(State& leaf) override { tell(leaf.order, last + 1); }
   /// Places that are flat take the spatial shape before or behind them.
-  void carry(std::size_t from, std::size_t to) {
+  void carry(int from, int to) {
     if (!places[std::max(from, to)].cut && places[to].shape.is_flat() && places[from].shape.size() == places[to].shape.size())
       places[to].shape = places[from].shape;
   }
 
-  std::vector<Place> places;
-  std::vector<Owned<Parameter>> parameters;
-  std::vector<Owned<State>> states;
+  Place* places;
+  int last = -1;
+  std::vector<Order> orders;
 };
 
 template <int Index, class L, class... Rest>
 Shape Chain<Index, L, Rest...>::build(Shape shape) {
-  ChainBuilder builder(shape);
+  ChainBuilder::Place places[2 + sizeof...(Rest)];
+  ChainBuilder builder(shape, places);
   visit(builder);
   shape = builder.shape();
   builder.set_orders();
@@ -220,8 +222,8 @@ struct Sequential {
   constexpr Sequential(const Sequential<In, Fewer...>& front, const Last& last) : layers(front.layers, last), input_shape(front.input_shape) {}
 
   /// Gives every parameter its extents; throws Error where dynamic extents do not fit.
-  void build() { build(input_shape); }
-  void build(Shape in) {
+  [[gnu::cold]] void build() { build(input_shape); }
+  [[gnu::cold]] void build(Shape in) {
     if (in.is_dynamic()) fail("vaelib: a Sequential with dynamic input needs its shape, found ", text_of(in));
     if (!agree(In, in)) fail("vaelib: a Sequential of shape ", text_of(In), " was given shape ", text_of(in));
     input_shape = in;

@@ -66,7 +66,7 @@ struct LearnedGaussian : GaussianLikelihood {
   static constexpr const char* name = "learned-gaussian";
   Parameter log_sigma{};
 
-  void build() { log_sigma = {{1}, constant(0)}; }
+  [[gnu::cold]] void build() { log_sigma = {{1}, constant(0)}; }
   void fields(auto&& f) { f("log_sigma", log_sigma); }
 
   template <class S, class V, class T>

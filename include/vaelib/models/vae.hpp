@@ -67,7 +67,7 @@ struct Vae {
   explicit Vae(E e, Latent l = {}, D d = {}, Likelihood p = {}, ElboOptions options = {})
       : encoder(e, Linear<Latent::heads>{l.head_features()}), latent(l), decoder(d), likelihood(p), elbo(options) {}
 
-  void build() {
+  [[gnu::cold]] void build() {
     encoder.build();
     decoder.build();
     if constexpr (requires { likelihood.build(); }) likelihood.build();
@@ -139,7 +139,7 @@ struct ConditionalVae {
   explicit ConditionalVae(E e, Latent l = {}, D d = {}, Likelihood p = {}, ElboOptions options = {})
       : encoder{e, {}, {l.head_features()}}, latent(l), decoder{d, {}}, likelihood(p), elbo(options) {}
 
-  void build() {
+  [[gnu::cold]] void build() {
     encoder.body.build();
     encoder.labels.build();
     encoder.head.build(Shape{encoder.body.output_shape.size() + int(encoder.labels.out)});

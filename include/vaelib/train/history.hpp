@@ -32,7 +32,7 @@ using History = std::vector<EpochMetrics>;
 
 namespace detail {
 /// The fewest digits that read back as the same number; as the same float where it is one (0.001, not 0.00100000005).
-inline std::string shortest(double number) {
+[[gnu::cold]] inline std::string shortest(double number) {
   char buffer[40];
   const bool is_float = double(float(number)) == number;
   for (int digits = 6; digits <= 17; ++digits) {

@@ -45,7 +45,7 @@ class Learner {
  public:
   using Real = typename B::Real;
 
-  Learner(Model model, Optimizer o, B b, std::uint64_t s)
+  [[gnu::cold]] Learner(Model model, Optimizer o, B b, std::uint64_t s)
       : weights(std::move(model), s), optimizer(o), seed(s), backend(std::move(b)), step(backend), gradients(weights.values.size()),
         written(weights.parameters.size()), trained(weights.parameters.size()) {
     for (auto& phase : moments)
@@ -91,7 +91,7 @@ class Learner {
   }
 
   /// What a checkpoint keeps.
-  LearnerMemory memory() {
+  [[gnu::cold]] LearnerMemory memory() {
     LearnerMemory m;
     static_assert(phase_count<Model>() * Optimizer::moments <= LearnerMemory::most_moments, "vaelib: more phases than a checkpoint has room for");
     m.dtype = dtype_of<Real>();
@@ -198,7 +198,7 @@ class Learner {
     });
   }
 
-  std::string what_is_not_finite(const StepResult& result) const {
+  [[gnu::cold]] std::string what_is_not_finite(const StepResult& result) const {
     const auto where = text("vaelib: step ", steps, ": ");
     if (!std::isfinite(result.reconstruction)) return text(where, "the reconstruction loss is ", result.reconstruction);
     if (!std::isfinite(result.kl)) return text(where, "the KL divergence is ", result.kl);

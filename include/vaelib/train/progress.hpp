@@ -30,7 +30,7 @@ class Progress {
                  kl, beta);
     std::fflush(stderr);
   }
-  void epoch(std::int64_t epochs, const EpochMetrics& m) {
+  [[gnu::cold]] void epoch(std::int64_t epochs, const EpochMetrics& m) {
     if (silent) return;
     const bool validated = m.val_recon == m.val_recon;
     std::fprintf(stderr, "%sepoch %lld/%lld: train loss %.3f (recon %.3f, KL %.3f)", bar ? "\r\033[K" : "", (long long)m.epoch, (long long)epochs,
@@ -43,7 +43,7 @@ class Progress {
  private:
   using clock = std::chrono::steady_clock;
   static double seconds_since(clock::time_point t) { return std::chrono::duration<double>(clock::now() - t).count(); }
-  static std::string clock_text(double seconds) {
+  [[gnu::cold]] static std::string clock_text(double seconds) {
     char buffer[32];
     const auto s = seconds > 0 && seconds < 1e7 ? long(seconds) : 0L;
     if (s < 3600) {

@@ -36,7 +36,7 @@ class Trainer {
  public:
   using Real = typename B::Real;
 
-  explicit Trainer(Model model, Optimizer optimizer = {}, B backend = B{}, std::uint64_t seed = 0)
+  [[gnu::cold]] explicit Trainer(Model model, Optimizer optimizer = {}, B backend = B{}, std::uint64_t seed = 0)
       : learner(std::move(model), optimizer, std::move(backend), seed) {}
 
   auto& weights() { return learner.weights; }
@@ -44,7 +44,7 @@ class Trainer {
 
   /// Trains until options.epochs epochs are done, those of a resumed run included. Throws Error where data, numbers or
   /// files are not as they have to be; what was saved before stays valid.
-  History fit(SourceView data, const FitOptions& options = {}) {
+  [[gnu::cold]] History fit(SourceView data, const FitOptions& options = {}) {
     check(data);
     if (options.validation) check(options.validation);
     if (options.batch_size < 1) fail("vaelib: a batch has at least 1 sample, found ", options.batch_size);
@@ -66,7 +66,7 @@ class Trainer {
       if (options.metrics) options.metrics->write(options.metrics->folder, state.history);
       if (options.checkpoints) save(state, *options.checkpoints);
     }
-    return state.history;
+    return std::move(state.history);
   }
 
   /// Means over a data set in evaluation mode, nats a sample: reconstruction + kl is the negative ELBO.
@@ -98,16 +98,13 @@ class Trainer {
 
   Batch<Real> gather(const SourceView& data, std::uint64_t epoch, std::span<const std::uint32_t> rows) {
     const long count = long(rows.size()), features = data.shape().size();
-    if (long(floats.size()) < count * features) floats.resize(count * features);
-    if (long(labels.size()) < count) labels.resize(count);
-    data.fill(epoch, rows, floats.data(), labels.data());
+    data.fill(epoch, rows, floats.at_least(count * features), labels.at_least(count));
     check_values(rows, features);
     const Real* values = nullptr;
     if constexpr (std::is_same_v<Real, float>) {
       values = floats.data();
     } else {
-      converted.assign(floats.begin(), floats.begin() + count * features);
-      values = converted.data();
+      values = std::copy_n(floats.data(), count * features, converted.at_least(count * features)) - count * features;
     }
     return {count, data.shape(), values, data.classes() > 0 ? labels.data() : nullptr};
   }
@@ -145,7 +142,7 @@ class Trainer {
     }
   }
 
-  void finish_epoch(RunState& state, const FitOptions& options, double seconds) {
+  [[gnu::cold]] void finish_epoch(RunState& state, const FitOptions& options, double seconds) {
     EpochMetrics m;
     const std::int64_t last = std::max<std::int64_t>(0, state.step() - 1);
     m.epoch = state.epoch + 1;
@@ -176,17 +173,17 @@ class Trainer {
     if (!options.checkpoints || options.checkpoints->every <= 0) return false;
     return learner.steps > 0 && state.saved != learner.steps && learner.steps % options.checkpoints->every == 0;
   }
-  void save(RunState& state, const Checkpoints& checkpoints) {
+  [[gnu::cold]] void save(RunState& state, const Checkpoints& checkpoints) {
     checkpoints.save(checkpoints.folder, learner.memory(), state);
     state.saved = learner.steps;
   }
-  void resume(RunState& state, const Checkpoints& checkpoints) {
+  [[gnu::cold]] void resume(RunState& state, const Checkpoints& checkpoints) {
     if (checkpoints.load(checkpoints.folder, learner.memory(), state)) learner.steps = state.steps;
   }
 
-  std::vector<float> floats;
-  std::vector<Real> converted;
-  std::vector<std::int32_t> labels;
+  Buffer<float> floats;
+  Buffer<Real> converted;
+  Buffer<std::int32_t> labels;
 };
 
 }  // namespace vaelib::inline VAELIB_ABI

@@ -95,7 +95,7 @@ class WeightBuffers {
   Buffer<bool> proposals;
 
  protected:
-  WeightBuffers(Layouter layout, std::uint64_t seed)
+  [[gnu::cold]] WeightBuffers(Layouter layout, std::uint64_t seed)
       : parameters(std::move(layout.parameters)), states(std::move(layout.states)), values(layout.values_size), state(layout.state_size),
         proposed(layout.state_size), proposals(long(states.size())) {
     initialize(seed);
@@ -106,12 +106,12 @@ template <class Model, class B>
 class Weights : public WeightBuffers<typename B::Real> {
  public:
   /// Builds the model (dynamic extents are checked here) and draws its first values from the seed.
-  explicit Weights(Model m = {}, std::uint64_t seed = 0) : WeightBuffers<typename B::Real>(layout_of(m), seed), model(std::move(m)) {}
+  [[gnu::cold]] explicit Weights(Model m = {}, std::uint64_t seed = 0) : WeightBuffers<typename B::Real>(layout_of(m), seed), model(std::move(m)) {}
 
   Model model;
 
  private:
-  static Layouter layout_of(Model& model) {
+  [[gnu::cold]] static Layouter layout_of(Model& model) {
     if constexpr (requires { model.build(); }) model.build();
     Layouter layout;
     if constexpr (HasFields<Model>) model.fields(layout);

@@ -14,7 +14,6 @@
 #include <utility>
 #include <vaelib/backend/cpu/threads.hpp>
 #include <vaelib/version.hpp>
-#include <vector>
 
 namespace vaelib::inline VAELIB_ABI {
 namespace cpu {
@@ -25,12 +24,12 @@ namespace cpu {
 class Pool {
  public:
   /// The calling thread is one of the threads. 0: as many as the machine allows.
-  explicit Pool(int threads = 0)
+  [[gnu::cold]] explicit Pool(int threads = 0)
       : count_(std::max(1, threads > 0 ? threads : available_threads())),
         pauses_(count_ > available_threads() ? 0 : 3000) {
-    workers_.reserve(static_cast<std::size_t>(count_ - 1));
     try {
-      for (int worker = 1; worker < count_; ++worker) workers_.emplace_back([this, worker] { serve(worker); });
+      workers_.reset(new std::thread[count_]);
+      for (int worker = 1; worker < count_; ++worker) workers_[worker] = std::thread([this, worker] { serve(worker); });
     } catch (...) {
       stop();
       throw;
@@ -47,20 +46,20 @@ class Pool {
   /// exception is then thrown here. Called from inside a task, or while another thread uses the pool, it runs in line.
   template <class F>
   void run(long tasks, F&& f) {
-    using Callable = std::remove_reference_t<F>;
-    const Function function = [](void* context, long task, int worker) {
-      Callable& call = *static_cast<Callable*>(context);
-      if constexpr (std::is_invocable_v<Callable&, long, int>) {
-        call(task, worker);
-      } else {
-        call(task);
-      }
-    };
-    run_all(function, const_cast<void*>(static_cast<const void*>(std::addressof(f))), tasks);
+    run_all(call<std::remove_reference_t<F>>, const_cast<void*>(static_cast<const void*>(&f)), tasks);
   }
 
  private:
   using Function = void (*)(void* context, long task, int worker);
+  template <class F>
+  static void call(void* context, long task, int worker) {
+    F& f = *static_cast<F*>(context);
+    if constexpr (requires { f(task, worker); }) {
+      f(task, worker);
+    } else {
+      f(task);
+    }
+  }
   struct Job {
     Function function = nullptr;
     void* context = nullptr;
@@ -167,15 +166,16 @@ class Pool {
     }
   }
 
-  void stop() {
+  [[gnu::cold]] void stop() {
     stopped_.store(true, std::memory_order_release);
     posted_.fetch_add(1);
     posted_.notify_all();
-    for (std::thread& worker : workers_) worker.join();
+    for (int worker = 1; workers_ && worker < count_; ++worker)
+      if (workers_[worker].joinable()) workers_[worker].join();
   }
 
   int count_, pauses_;
-  std::vector<std::thread> workers_;
+  std::unique_ptr<std::thread[]> workers_;  // by number; 0 is the calling thread
   Job job_;
   std::exception_ptr error_;
   alignas(64) std::atomic<std::uint64_t> ticket_ = 0;      // number of the job, tasks left to take

@@ -20,7 +20,7 @@ namespace cpu {
 namespace detail {
 
 /// The first line of a small file; empty if it cannot be read.
-inline std::string first_line(const std::string& path) {
+[[gnu::cold]] inline std::string first_line(const std::string& path) {
   char line[256] = "";
   if (std::FILE* file = std::fopen(path.c_str(), "r")) {
     if (!std::fgets(line, sizeof line, file)) line[0] = 0;
@@ -35,7 +35,7 @@ inline int processors(double quota, double period) {
 }
 
 /// The limit of version 2, written "quota period" or "max period".
-inline int quota_v2(const std::string& folder) {
+[[gnu::cold]] inline int quota_v2(const std::string& folder) {
   double quota = 0, period = 0;
   return std::sscanf(first_line(folder + "/cpu.max").c_str(), "%lf %lf", &quota, &period) == 2
              ? processors(quota, period)
@@ -43,13 +43,13 @@ inline int quota_v2(const std::string& folder) {
 }
 
 /// The limit of version 1; a quota of -1 means none.
-inline int quota_v1(const std::string& folder) {
+[[gnu::cold]] inline int quota_v1(const std::string& folder) {
   return processors(std::atof(first_line(folder + "/cpu.cfs_quota_us").c_str()),
                     std::atof(first_line(folder + "/cpu.cfs_period_us").c_str()));
 }
 
 /// The smallest limit from a group up to the root; 0 if there is none.
-inline int smallest_quota(const std::string& root, std::string group, int (*quota)(const std::string&)) {
+[[gnu::cold]] inline int smallest_quota(const std::string& root, std::string group, int (*quota)(const std::string&)) {
   int smallest = 0;
   for (;;) {
     const int limit = quota(root + group);
@@ -61,7 +61,7 @@ inline int smallest_quota(const std::string& root, std::string group, int (*quot
 }
 
 /// The limit of this process's control groups; 0 if there is none. A line of the list reads "number:controllers:group".
-inline int control_group_quota() {
+[[gnu::cold]] inline int control_group_quota() {
   std::FILE* list = std::fopen("/proc/self/cgroup", "r");
   if (!list) return 0;
   int smallest = 0;
@@ -83,7 +83,7 @@ inline int control_group_quota() {
   return smallest;
 }
 
-inline int affinity() {
+[[gnu::cold]] inline int affinity() {
 #if defined(__linux__)
   for (int processors = 1024; processors <= 1 << 16; processors *= 4) {  // larger machines need a larger mask
     cpu_set_t* mask = CPU_ALLOC(processors);
@@ -100,7 +100,7 @@ inline int affinity() {
 }  // namespace detail
 
 /// Threads that can run at the same time, at least 1.
-inline int available_threads() {
+[[gnu::cold]] inline int available_threads() {
   const int quota = detail::control_group_quota();
   return quota > 0 ? std::min(quota, detail::affinity()) : detail::affinity();
 }

@@ -7,7 +7,6 @@
 #include <memory>
 #include <new>
 #include <vaelib/version.hpp>
-#include <vector>
 
 namespace vaelib::inline VAELIB_ABI {
 namespace cpu {
@@ -42,7 +41,7 @@ class Workspace {
 
   /// Makes sure that each of the workers has `count` floats.
   void reserve_workers(int workers, std::size_t count) {
-    if (workers_.size() < static_cast<std::size_t>(workers)) workers_.resize(static_cast<std::size_t>(workers));
+    if (count_ < workers) workers_.reset(new Scratch[static_cast<std::size_t>(workers)]), count_ = workers;
     for (int worker = 0; worker < workers; ++worker) workers_[static_cast<std::size_t>(worker)].take(count);
   }
   float* worker(int index) { return workers_[static_cast<std::size_t>(index)].take(0); }
@@ -50,13 +49,14 @@ class Workspace {
   /// All floats held.
   std::size_t size() const {
     std::size_t total = shared_.size();
-    for (const Scratch& scratch : workers_) total += scratch.size();
+    for (int worker = 0; worker < count_; ++worker) total += workers_[static_cast<std::size_t>(worker)].size();
     return total;
   }
 
  private:
   Scratch shared_;
-  std::vector<Scratch> workers_;
+  std::unique_ptr<Scratch[]> workers_;
+  int count_ = 0;
 };
 
 }  // namespace cpu

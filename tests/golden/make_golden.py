@@ -153,6 +153,18 @@ def optimizers():
                 nn.utils.clip_grad_norm_([w], 5.0)
             optimizer.step()
         out[name] = w
+
+    losses = [5, 4, 4, 4, 3.9999, 3, 3.1, 3, 3, 3, 3, 2, 2, 2, 2, 2, 2.5, 2.5, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]
+    for name, settings in {"plateau": {"factor": 0.5, "patience": 2}, "plateau_slow": {"factor": 0.5, "patience": 1, "threshold": 0.3, "cooldown": 3},
+                           "plateau_floor": {"factor": 0.25, "patience": 0, "min_lr": 0.1}}.items():
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **settings)
+        rates = []
+        for loss in losses:
+            plateau.step(loss)
+            rates.append(optimizer.param_groups[0]["lr"])
+        out[name] = torch.tensor(rates)
+    out["plateau_losses"] = torch.tensor(losses)
     return singles(out)
 
 

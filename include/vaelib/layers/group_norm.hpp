@@ -41,7 +41,7 @@ struct GroupNorm {
     return groups == dynamic || in.channels == dynamic || (groups > 0 && in.channels % groups == 0);
   }
   static constexpr Shape output(Shape in) { return in; }
-  void build(Shape in) {
+  [[gnu::cold]] void build(Shape in) {
     if (groups == dynamic) fail("vaelib: GroupNorm<dynamic> wants its number of groups: GroupNorm<dynamic>{8}");
     weight = {{in.channels}, constant(1)};
     bias = {{in.channels}, constant(0)};

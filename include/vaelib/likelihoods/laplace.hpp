@@ -56,7 +56,7 @@ struct LearnedLaplace {
   static constexpr bool sigmoid_mean = false;
   Parameter log_scale{};
 
-  void build() { log_scale = {{1}, constant(0)}; }
+  [[gnu::cold]] void build() { log_scale = {{1}, constant(0)}; }
   void fields(auto&& f) { f("log_scale", log_scale); }
 
   template <class S, class V, class T>

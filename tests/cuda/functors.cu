@@ -81,7 +81,6 @@ VAELIB_COMPILE(Softplus);
 
 VAELIB_COMPILE_2(BernoulliNll);
 VAELIB_COMPILE(Bernoulli::Probability);
-VAELIB_COMPILE(ContinuousBernoulliLogNormaliser);
 VAELIB_COMPILE_2(ContinuousBernoulliNll);
 VAELIB_COMPILE(ContinuousBernoulli::Mean);
 VAELIB_COMPILE_2(AbsoluteDifference);

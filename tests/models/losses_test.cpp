@@ -137,7 +137,7 @@ TEST_CASE("Bernoulli: -log p is softplus(logit) - logit x, at any logit") {
 }
 
 TEST_CASE("ContinuousBernoulli: a density of mean E[x], at any logit") {
-  for (const float logit : {-1e4f, -60.0f, -3.0f, -0.6f, -0.4f, -1e-3f, 0.0f, 1e-6f, 0.2f, 0.49f, 0.51f, 2.0f, 17.0f, 1e4f}) {
+  for (const float logit : {-1e4f, -60.0f, -3.0f, -0.6f, -0.4f, -1e-3f, 0.0f, 1e-6f, 0.2f, 0.49f, 0.51f, 0.99f, 1.01f, 2.0f, 17.0f, 1e4f}) {
     const double l = logit, a = std::abs(l);
     // log of the integral of exp(logit x) over [0, 1], and its slope, which is the mean; both by series near 0
     const double log_integral = (l > 0 ? l : 0) + (a < 1e-2 ? std::log1p(-a / 2 + a * a / 6) : std::log(-std::expm1(-a) / a)),
@@ -147,8 +147,8 @@ TEST_CASE("ContinuousBernoulli: a density of mean E[x], at any logit") {
         return ContinuousBernoulli{}.nll(step, x, step.template constant<Shape{1}>(x.space(), 1, &target));
       });
       INFO("logit ", logit, ", target ", target);
-      CHECK(std::abs(double(found.value[0]) - (log_integral - l * double(target))) <= 5e-7 * std::max(a, 1.0));
-      CHECK(std::abs(double(found.gradient[0]) - (mean - double(target))) <= 1e-6);
+      CHECK(std::abs(double(found.value[0]) - (log_integral - l * double(target))) <= 2e-7 * std::max(a, 1.0));
+      CHECK(std::abs(double(found.gradient[0]) - (mean - double(target))) <= 5e-7);
     }
     const auto found = evaluate<1>({logit}, [](auto& step, auto x) { return ContinuousBernoulli{}.mean(step, x); });
     INFO("logit ", logit);

@@ -1,30 +1,23 @@
 // Continuous Bernoulli likelihood of logits, a normalised density of targets in [0, 1]; Loaiza-Ganem & Cunningham 2019.
 //
-//   -log p(x | logit) = softplus(logit) - logit * x - log C      nats, for each feature
+//   -log p(x | logit) = softplus(logit) - logit x - log C = log((exp(logit) - 1) / logit) - logit x      nats, for each feature
 //   C = 2 artanh(1 - 2 lambda) / (1 - 2 lambda) = logit / tanh(logit / 2)      lambda = sigmoid(logit)
 //   mean = lambda / (2 lambda - 1) + 1 / (2 artanh(1 - 2 lambda)) = 1/2 + coth(logit / 2) / 2 - 1 / logit
 //
-// It is a density, so that nats may be negative. Written in the logit, nothing of it overflows; near 0, where numerators and
-// denominators vanish together, series take their place.
+// It is a density, so that nats may be negative. Written in the logit, with the normaliser in one term, nothing overflows or
+// cancels; near 0, where numerators and denominators vanish together, series take their place.
 #pragma once
 
 #include <vaelib/autodiff/operations.hpp>
 
 namespace vaelib::inline VAELIB_ABI {
 
-/// log C
-struct ContinuousBernoulliLogNormaliser {
-  VAELIB_HD constexpr auto operator()(auto logit) const {
-    const auto v = square(logit);  // to logit^12: within 1e-12 where |logit| < 1/2
-    const auto series = 0.69314718055994530942 +
-                        v * (1.0 / 12 +
-                             v * (-7.0 / 1440 + v * (31.0 / 90720 + v * (-127.0 / 4838400 + v * (73.0 / 34214400 - v * 1.80278954e-7)))));
-    return select(v < 0.25f, series, log(logit / tanh(logit * 0.5f)));
-  }
-};
 struct ContinuousBernoulliNll {
   VAELIB_HD constexpr auto operator()(auto logit, auto target) const {
-    return softplus(logit) - logit * target - ContinuousBernoulliLogNormaliser{}(logit);
+    const auto size = abs(logit), v = square(logit);
+    // log(sinh(logit / 2) / (logit / 2)) to logit^10: within 1e-10 where |logit| < 1
+    const auto series = v * (1.0 / 24 + v * (-1.0 / 2880 + v * (1.0 / 181440 + v * (-1.0 / 9676800 + v * (1.0 / 479001600)))));
+    return select(size < 1.0f, logit * (0.5f - target) + series, max(logit, 0.0f) - logit * target + log(-expm1(-size) / size));
   }
 };
 

@@ -15,12 +15,17 @@
 #include <vaelib/layers/dropout.hpp>
 #include <vaelib/layers/embedding.hpp>
 #include <vaelib/layers/flatten.hpp>
+#include <vaelib/layers/gated.hpp>
+#include <vaelib/layers/group_norm.hpp>
 #include <vaelib/layers/layer_norm.hpp>
 #include <vaelib/layers/linear.hpp>
+#include <vaelib/layers/pooling.hpp>
 #include <vaelib/layers/residual.hpp>
 #include <vaelib/layers/sequential.hpp>
 #include <vaelib/likelihoods/bernoulli.hpp>
+#include <vaelib/likelihoods/continuous_bernoulli.hpp>
 #include <vaelib/likelihoods/gaussian.hpp>
+#include <vaelib/likelihoods/laplace.hpp>
 #include <vaelib/models/vae.hpp>
 #include <vaelib/optim/optimizers.hpp>
 #include <vaelib/schedules/schedule.hpp>

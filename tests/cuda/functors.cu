@@ -7,7 +7,9 @@
 #include <vaelib/latents/gaussian.hpp>
 #include <vaelib/layers/activations.hpp>
 #include <vaelib/likelihoods/bernoulli.hpp>
+#include <vaelib/likelihoods/continuous_bernoulli.hpp>
 #include <vaelib/likelihoods/gaussian.hpp>
+#include <vaelib/likelihoods/laplace.hpp>
 #include <vaelib/models/vae.hpp>
 
 namespace device_test {
@@ -70,6 +72,7 @@ VAELIB_COMPILE_2(Multiply);
 
 VAELIB_COMPILE(ReLU);
 VAELIB_COMPILE(LeakyReLU);
+VAELIB_COMPILE(ELU);
 VAELIB_COMPILE(GELU);
 VAELIB_COMPILE(SiLU);
 VAELIB_COMPILE(Tanh);
@@ -78,6 +81,11 @@ VAELIB_COMPILE(Softplus);
 
 VAELIB_COMPILE_2(BernoulliNll);
 VAELIB_COMPILE(Bernoulli::Probability);
+VAELIB_COMPILE_2(ContinuousBernoulliNll);
+VAELIB_COMPILE(ContinuousBernoulli::Mean);
+VAELIB_COMPILE_2(AbsoluteDifference);
+VAELIB_COMPILE_2(LaplaceRowNll);
+VAELIB_COMPILE(Laplace::Nll);
 VAELIB_COMPILE_2(SquaredDifference);
 VAELIB_COMPILE_2(GaussianRowNll);
 VAELIB_COMPILE(OptimalNll);

@@ -13,7 +13,7 @@ import sys
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import distributions, nn
 from torch.nn import functional
 
 HERE = pathlib.Path(__file__).parent
@@ -95,6 +95,38 @@ def layers():
     loss.backward()
     out.update({"gaussian.x": x, "gaussian.target": target, "gaussian.loss": loss, "gaussian.dx": x.grad})
     layer(out, "layer_norm_image", nn.LayerNorm([5, 3, 2]), (5, 3, 2))
+
+    layer(out, "group_norm", nn.GroupNorm(3, 6), (6, 4, 5))
+    layer(out, "group_norm_flat", nn.GroupNorm(2, 8), (8,))
+    layer(out, "max_pool", nn.MaxPool2d(2), (5, 7, 6))
+    layer(out, "max_pool_overlapping", nn.MaxPool2d(3, 2, 1), (5, 7, 6))
+    layer(out, "avg_pool", nn.AvgPool2d(2), (5, 7, 6))
+    layer(out, "avg_pool_overlapping", nn.AvgPool2d(3, 2, 1), (5, 7, 6))
+    layer(out, "upsample", nn.Upsample(scale_factor=2), (5, 3, 4))
+    layer(out, "upsample_bilinear", nn.Upsample(scale_factor=3, mode="bilinear"), (5, 3, 4))
+    layer(out, "elu", nn.ELU(0.7), (11,), scale=3.0)
+    layer(out, "glu", nn.GLU(dim=1), (12,), scale=3.0)
+    layer(out, "glu_image", nn.GLU(dim=1), (6, 3, 2), scale=3.0)
+    ties = nn.MaxPool2d(3, 2, 1)  # of whole numbers, so that the largest of a window is there more than once
+    x = torch.randint(3, (ROWS, 4, 7, 6)).double().requires_grad_()
+    y = ties(x)
+    g = torch.randn_like(y)
+    ((y * g).sum() / ROWS).backward()
+    out.update({"max_pool_ties.x": last(x), "max_pool_ties.y": last(y), "max_pool_ties.g": last(g), "max_pool_ties.dx": last(x.grad)})
+
+    def likelihood(name, x, target, distribution):
+        x.requires_grad_()
+        loss = -distribution(x).log_prob(target).sum() / ROWS
+        loss.backward()
+        out.update({f"{name}.x": x, f"{name}.target": target, f"{name}.loss": loss, f"{name}.dx": x.grad,
+                    f"{name}.mean": distribution(x).mean})
+
+    x, target = torch.randn(ROWS, 7, dtype=torch.float64), torch.randn(ROWS, 7, dtype=torch.float64)
+    likelihood("laplace", x, target, lambda x: distributions.Laplace(x, torch.tensor(0.3, dtype=torch.float64)))
+    # Logits so near 0 that PyTorch takes its series (|lambda - 1/2| < 0.001), which has fewer terms, are left out.
+    x = torch.cat([torch.linspace(-30, 30, 14, dtype=torch.float64), torch.tensor([-2, -0.3, -0.2, -0.05, 0.02, 0.3, 1.5], dtype=torch.float64)])
+    target = torch.rand(ROWS, 7, dtype=torch.float64)
+    likelihood("continuous_bernoulli", x.reshape(ROWS, 7), target, lambda x: distributions.ContinuousBernoulli(logits=x))
     return singles(out)
 
 
@@ -121,6 +153,18 @@ def optimizers():
                 nn.utils.clip_grad_norm_([w], 5.0)
             optimizer.step()
         out[name] = w
+
+    losses = [5, 4, 4, 4, 3.9999, 3, 3.1, 3, 3, 3, 3, 2, 2, 2, 2, 2, 2.5, 2.5, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]
+    for name, settings in {"plateau": {"factor": 0.5, "patience": 2}, "plateau_slow": {"factor": 0.5, "patience": 1, "threshold": 0.3, "cooldown": 3},
+                           "plateau_floor": {"factor": 0.25, "patience": 0, "min_lr": 0.1}}.items():
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **settings)
+        rates = []
+        for loss in losses:
+            plateau.step(loss)
+            rates.append(optimizer.param_groups[0]["lr"])
+        out[name] = torch.tensor(rates)
+    out["plateau_losses"] = torch.tensor(losses)
     return singles(out)
 
 

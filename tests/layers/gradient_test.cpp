@@ -7,7 +7,10 @@
 #include <vaelib/layers/dropout.hpp>
 #include <vaelib/layers/embedding.hpp>
 #include <vaelib/layers/flatten.hpp>
+#include <vaelib/layers/gated.hpp>
+#include <vaelib/layers/group_norm.hpp>
 #include <vaelib/layers/layer_norm.hpp>
+#include <vaelib/layers/pooling.hpp>
 #include <vaelib/layers/residual.hpp>
 #include <vaelib/train/gradient_check.hpp>
 
@@ -98,6 +101,8 @@ TEST_CASE("ConvTranspose2d") {
 TEST_CASE("activations") {
   check_activation(ReLU{});
   check_activation(LeakyReLU{.slope = 0.2f});
+  check_activation(ELU{});
+  check_activation(ELU{.alpha = 0.3f});
   check_activation(GELU{});
   check_activation(SiLU{});
   check_activation(Tanh{});
@@ -117,6 +122,7 @@ TEST_CASE("an activation in the last pass of the layer before it") {
   const auto images = std::integral_constant<Shape, image>{};
   chain(ReLU{}, 7, Linear<dynamic>{5}, flats);
   chain(LeakyReLU{}, 7, Linear<dynamic>{5}, flats);
+  chain(ELU{.alpha = 0.3f}, 7, Linear<dynamic>{5}, flats);
   chain(Tanh{}, 7, Linear<dynamic>{5}, flats);
   chain(Sigmoid{}, 7, Linear<dynamic>{5}, flats);
   chain(Softplus{}, 7, Linear<dynamic>{5}, flats);
@@ -141,6 +147,52 @@ TEST_CASE("LayerNorm") {
   check<flat>(LayerNorm{}, 7, {.rows = 5});
   check<flat>(LayerNorm{}, 7, {.rows = 0});
   check<image>(LayerNorm{}, {3, 5, 3}, {.rows = 3});
+}
+
+TEST_CASE("GroupNorm") {
+  check<image>(GroupNorm<dynamic>{2}, {3, 5, 6}, {.rows = 3});
+  check<image>(GroupNorm<dynamic>{1}, {3, 5, 7}, {.rows = 1});
+  check<image>(GroupNorm<dynamic>{19}, {2, 3, 19}, {.rows = 4});  // each channel by itself
+  check<image>(GroupNorm<dynamic>{2}, {3, 5, 6}, {.rows = 0});
+  check<flat>(GroupNorm<dynamic>{3}, 15, {.rows = 5});
+  check<image>(GroupNorm<4>{}, {1, 1, 20}, {.rows = 33, .mode = Mode::evaluation});
+}
+
+TEST_CASE("MaxPool2d") {
+  check<image>(MaxPool2d<2>{}, {4, 6, 3});
+  check<image>(MaxPool2d<2>{}, {5, 7, 19}, {.rows = 3});  // the last row and column are seen by no window
+  check<image>(MaxPool2d<3, 2, 1>{}, {7, 6, 4}, {.rows = 2});
+  check<image>(MaxPool2d<3, 1, 1>{}, {1, 5, 1}, {.rows = 1});
+  check<image>(MaxPool2d<2, 3>{}, {8, 7, 5}, {.rows = 2});  // pixels between the windows
+  check<image>(MaxPool2d<2>{}, {4, 6, 3}, {.rows = 0});
+}
+
+TEST_CASE("AvgPool2d") {
+  check<image>(AvgPool2d<2>{}, {4, 6, 3});
+  check<image>(AvgPool2d<2>{}, {5, 7, 19}, {.rows = 3});
+  check<image>(AvgPool2d<3, 2, 1>{}, {7, 6, 4}, {.rows = 2});
+  check<image>(AvgPool2d<3, 1, 1>{}, {1, 5, 1}, {.rows = 1});
+  check<image>(AvgPool2d<5, 2, 2>{}, {6, 5, 5}, {.rows = 2});
+  check<image>(AvgPool2d<2, 3>{}, {8, 7, 5}, {.rows = 2});
+  check<image>(AvgPool2d<2>{}, {4, 6, 3}, {.rows = 0});
+}
+
+TEST_CASE("Upsample") {
+  check<image>(Upsample<2>{}, {3, 5, 3});
+  check<image>(Upsample<3>{}, {2, 1, 19}, {.rows = 3});
+  check<image>(Upsample<1>{}, {2, 3, 5}, {.rows = 1});
+  check<image>(Upsample<2>{}, {3, 5, 3}, {.rows = 0});
+  check<image>(Upsample<2, Interpolation::bilinear>{}, {3, 5, 3});
+  check<image>(Upsample<3, Interpolation::bilinear>{}, {2, 1, 19}, {.rows = 3});
+  check<image>(Upsample<4, Interpolation::bilinear>{}, {3, 4, 1}, {.rows = 1});
+  check<image>(Upsample<2, Interpolation::bilinear>{}, {3, 5, 3}, {.rows = 0});
+}
+
+TEST_CASE("Gated") {
+  check<flat>(Gated{}, 2, {.rows = 1});
+  check<flat>(Gated{}, 38, {.rows = 7, .input_scale = 6});
+  check<flat>(Gated{}, 10, {.rows = 0});
+  check<image>(Gated{}, {3, 2, 6}, {.rows = 3});
 }
 
 TEST_CASE("Dropout") {

@@ -6,7 +6,10 @@
 #include <vaelib/layers/convolution.hpp>
 #include <vaelib/layers/dropout.hpp>
 #include <vaelib/layers/flatten.hpp>
+#include <vaelib/layers/gated.hpp>
+#include <vaelib/layers/group_norm.hpp>
 #include <vaelib/layers/layer_norm.hpp>
+#include <vaelib/layers/pooling.hpp>
 #include <vaelib/layers/residual.hpp>
 #include <vaelib/train/weights.hpp>
 
@@ -113,6 +116,13 @@ static_assert(accepts<Residual<Linear<4>>, Shape{4}> && !accepts<Residual<Linear
               !accepts<Residual<Linear<4>>, Shape{2, 2, 1}>);
 static_assert(accepts<BatchNorm, Shape{2, 3, 4}> && output_of<LayerNorm, Shape{2, 3, 4}> == Shape{2, 3, 4} &&
               output_of<ReLU, Shape{7}> == Shape{7});
+static_assert(output_of<MaxPool2d<2>, Shape{5, 8, 3}> == Shape{2, 4, 3} && output_of<AvgPool2d<3, 2, 1>, Shape{7, dynamic, 3}> == Shape{4, dynamic, 3});
+static_assert(accepts<MaxPool2d<3>, Shape{3, 3, 1}> && !accepts<MaxPool2d<3>, Shape{3, 2, 1}> && !accepts<AvgPool2d<2>, Shape{16}>);
+static_assert(output_of<Upsample<3>, Shape{2, 4, 5}> == Shape{6, 12, 5} && output_of<Upsample<2>, Shape{dynamic, 4, 5}> == Shape{dynamic, 8, 5});
+static_assert(accepts<GroupNorm<4>, Shape{3, 3, 8}> && !accepts<GroupNorm<4>, Shape{3, 3, 6}> && accepts<GroupNorm<dynamic>, Shape{3, 3, 7}> &&
+              accepts<GroupNorm<4>, Shape{dynamic}>);
+static_assert(accepts<Gated, Shape{8}> && !accepts<Gated, Shape{7}> && !accepts<Gated, Shape{4, 4, 3}> &&
+              output_of<Gated, Shape{4, 4, 6}> == Shape{4, 4, 3} && output_of<Gated, Shape{dynamic}> == Shape{dynamic});
 static_assert(Sequential<Shape{28, 28, 1}, Conv2d<32, 4, 2, 1>, ReLU, Flatten, Linear<256>>::makes == Shape{256});
 static_assert(Sequential<Shape{28, 28, 1}>::makes == Shape{28, 28, 1});
 static_assert(Elementwise<ReLU> && !Elementwise<Flatten> && SlopeFromOutput<Tanh> && !SlopeFromOutput<GELU>);
@@ -129,6 +139,8 @@ TEST_CASE("a row does not depend on the other rows of its batch") {
   check_rows<flat>(7, Mode::training, Linear<dynamic>{19}, GELU{}, LeakyReLU{}, SiLU{}, Tanh{}, Softplus{}, Sigmoid{});
   check_rows<image>({3, 2, 5}, Mode::training, LayerNorm{}, Flatten{}, Reshape<Shape{5, 3, 2}>{},
                     Residual<ReLU, Conv2d<2, 3, 1, 1>>{});
+  check_rows<image>({5, 7, 6}, Mode::training, GroupNorm<dynamic>{3}, MaxPool2d<3, 2, 1>{}, Gated{}, Upsample<2>{});
+  check_rows<image>({5, 7, 19}, Mode::training, AvgPool2d<2>{}, Upsample<2, Interpolation::bilinear>{}, GroupNorm<1>{});
   check_rows<flat>(19, Mode::training, Dropout{});  // a row's noise comes with its place in the global batch
   check_rows<image>({3, 2, 5}, Mode::evaluation, BatchNorm{}, Dropout{});
 }
@@ -223,6 +235,27 @@ TEST_CASE("shapes that are known at run time only are checked in the words of th
   CHECK(error_of(Sequential<Shape{6}, Linear<4>>{Shape{5}}) == "vaelib: a Sequential of shape 6 was given shape 5");
   CHECK(error_of(Sequential<flat, Residual<Linear<dynamic>>>{Shape{4}, Residual<Linear<dynamic>>{Linear<dynamic>{5}}})
             .ends_with("does not accept shape 4"));
+}
+
+TEST_CASE("GroupNorm and Gated say at run time what the compiler cannot know") {
+  CHECK(error_of(Sequential<image, GroupNorm<dynamic>>{Shape{3, 3, 6}, GroupNorm<dynamic>{4}}) ==
+        "vaelib: layer 0, GroupNorm<-1>, does not accept shape 3 x 3 x 6");
+  CHECK(error_of(Sequential<image, GroupNorm<dynamic>>{Shape{3, 3, 6}, GroupNorm<dynamic>{0}}) ==
+        "vaelib: layer 0, GroupNorm<-1>, does not accept shape 3 x 3 x 6");
+  CHECK(error_of(Sequential<image, GroupNorm<dynamic>>{Shape{3, 3, 6}}) ==
+        "vaelib: GroupNorm<dynamic> wants its number of groups: GroupNorm<dynamic>{8}");
+  CHECK(error_of(Sequential<flat, Gated>{Shape{5}}) == "vaelib: layer 0, Gated, does not accept shape 5");
+  CHECK(error_of(Sequential<image, MaxPool2d<3>>{Shape{2, 4, 1}}).ends_with(", does not accept shape 2 x 4 x 1"));
+}
+
+TEST_CASE("a pool passes on what is not a number") {
+  Floats x(36, 1.0f);
+  x[7] = NAN;  // in the first window only
+  for (const auto& y : {outputs(Weights<Sequential<Shape{6, 6, 1}, MaxPool2d<3>>, Cpu>(), Mode::evaluation, x, 0, 1),
+                        outputs(Weights<Sequential<Shape{6, 6, 1}, AvgPool2d<3>>, Cpu>(), Mode::evaluation, x, 0, 1)}) {
+    CHECK(std::isnan(y[0]));
+    for (int i = 1; i < 4; ++i) CHECK(y[i] == doctest::Approx(1));
+  }
 }
 
 TEST_CASE("variables that have nothing to do with each other are not combined") {

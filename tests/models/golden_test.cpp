@@ -201,6 +201,18 @@ TEST_CASE("layers") {
   check_layer(golden, "batch_norm_evaluation", BatchNorm{}, {3, 2, 5}, Mode::evaluation);
   check_layer(golden, "layer_norm", LayerNorm{}, 7);
   check_layer(golden, "layer_norm_image", LayerNorm{}, {3, 2, 5});
+  check_layer(golden, "group_norm", GroupNorm<dynamic>{3}, {4, 5, 6});
+  check_layer(golden, "group_norm_flat", GroupNorm<dynamic>{2}, 8);
+  check_layer(golden, "max_pool", MaxPool2d<2>{}, {7, 6, 5});
+  check_layer(golden, "max_pool_overlapping", MaxPool2d<3, 2, 1>{}, {7, 6, 5});
+  check_layer(golden, "max_pool_ties", MaxPool2d<3, 2, 1>{}, {7, 6, 4});
+  check_layer(golden, "avg_pool", AvgPool2d<2>{}, {7, 6, 5});
+  check_layer(golden, "avg_pool_overlapping", AvgPool2d<3, 2, 1>{}, {7, 6, 5});
+  check_layer(golden, "upsample", Upsample<2>{}, {3, 4, 5});
+  check_layer(golden, "upsample_bilinear", Upsample<3, Interpolation::bilinear>{}, {3, 4, 5});
+  check_layer(golden, "glu", Gated{}, 12);
+  check_layer(golden, "glu_image", Gated{}, {3, 2, 6});
+  check_layer(golden, "elu", ELU{.alpha = 0.7f}, 11);
   check_layer(golden, "relu", ReLU{}, 11);
   check_layer(golden, "leaky_relu", LeakyReLU{}, 11);
   check_layer(golden, "gelu", GELU{}, 11);
@@ -245,8 +257,12 @@ TEST_CASE("embedding, attention and likelihoods") {
       CHECK(difference(values(loss), golden[name + ".loss"]) < tolerance);
       run.step.backward(loss);
       CHECK(difference(run.gradient(x), golden[name + ".dx"]) < tolerance);
+      if (golden.has(name + ".mean"))
+        CHECK(difference(values(likelihood.mean(run.step, x)), golden[name + ".mean"]) < tolerance);
     };
     check("bernoulli", Bernoulli{});
+    check("continuous_bernoulli", ContinuousBernoulli{});
+    check("laplace", Laplace{.scale = 0.3f});
     FixedGaussian gaussian;
     gaussian.sigma = 0.3f;
     check("gaussian", gaussian);

@@ -2,6 +2,8 @@
 #include <doctest/doctest.h>
 
 #include <vaelib/layers/flatten.hpp>
+#include <vaelib/likelihoods/continuous_bernoulli.hpp>
+#include <vaelib/likelihoods/laplace.hpp>
 #include <vaelib/models/vae.hpp>
 #include <vaelib/schedules/schedule.hpp>
 #include <vaelib/train/gradient_check.hpp>
@@ -88,6 +90,14 @@ TEST_CASE("gradients of likelihoods") {
                  [](auto& step, const auto& learned, auto x) { return nll_of(learned)(step, learned, x); },
                  {.rows = 3});
   check_gradient("OptimalGaussian", Nothing{}, nll_of(OptimalGaussian{}));
+  check_gradient("Laplace", Nothing{}, nll_of(Laplace{.scale = 0.3f}));
+  check_gradient("LearnedLaplace", LearnedLaplace{},
+                 [](auto& step, const auto& learned, auto x) { return nll_of(learned)(step, learned, x); },
+                 {.rows = 3});
+  for (const double scale : {0.1, 1.0, 20.0})  // by the series near 0, and beyond
+    check_gradient("ContinuousBernoulli", Nothing{}, nll_of(ContinuousBernoulli{}), {.rows = 3, .input_scale = scale});
+  check_gradient("ContinuousBernoulli, mean", Nothing{},
+                 [](auto& step, const auto&, auto x) { return ContinuousBernoulli{}.mean(step, x); });
 }
 
 TEST_CASE("gradients of the latent and of the ELBO") {
@@ -124,6 +134,41 @@ TEST_CASE("Bernoulli: -log p is softplus(logit) - logit x, at any logit") {
       CHECK(std::abs(found.value[0] - wanted) <= 2e-7 * std::max(std::abs(l), 1.0));
       CHECK(std::abs(found.gradient[0] - slope) <= 2e-7);
     }
+}
+
+TEST_CASE("ContinuousBernoulli: a density of mean E[x], at any logit") {
+  for (const float logit : {-1e4f, -60.0f, -3.0f, -0.6f, -0.4f, -1e-3f, 0.0f, 1e-6f, 0.2f, 0.49f, 0.51f, 0.99f, 1.01f, 2.0f, 17.0f, 1e4f}) {
+    const double l = logit, a = std::abs(l);
+    // log of the integral of exp(logit x) over [0, 1], and its slope, which is the mean; both by series near 0
+    const double log_integral = (l > 0 ? l : 0) + (a < 1e-2 ? std::log1p(-a / 2 + a * a / 6) : std::log(-std::expm1(-a) / a)),
+                 mean = a < 1e-2 ? 0.5 + l / 12 : 1 / -std::expm1(-l) - 1 / l;
+    for (const float target : {0.0f, 0.3f, 1.0f}) {
+      const auto found = evaluate<1>({logit}, [&](auto& step, auto x) {
+        return ContinuousBernoulli{}.nll(step, x, step.template constant<Shape{1}>(x.space(), 1, &target));
+      });
+      INFO("logit ", logit, ", target ", target);
+      CHECK(std::abs(double(found.value[0]) - (log_integral - l * double(target))) <= 2e-7 * std::max(a, 1.0));
+      CHECK(std::abs(double(found.gradient[0]) - (mean - double(target))) <= 5e-7);
+    }
+    const auto found = evaluate<1>({logit}, [](auto& step, auto x) { return ContinuousBernoulli{}.mean(step, x); });
+    INFO("logit ", logit);
+    CHECK(std::abs(double(found.value[0]) - mean) <= 3e-7);
+  }
+}
+
+TEST_CASE("Laplace likelihoods") {
+  const Floats mean{0.5f, -1, 2, 0.25f, 0, 1}, target{0.75f, -1.5f, 1, 0.25f, 0.5f, 1.25f};  // 2 rows of 3
+  const auto nll = [&](const Laplace& likelihood) {
+    return evaluate<3>(mean, [&](auto& step, auto x) {
+      return likelihood.nll(step, x, step.template constant<Shape{3}>(x.space(), 3, target.data()));
+    });
+  };
+  const auto found = nll({.scale = 0.5f});
+  CHECK(found.value[0] == doctest::Approx(2 * 1.75 + 3 * std::log(2 * 0.5)).epsilon(1e-6));
+  CHECK(found.value[1] == doctest::Approx(2 * 0.75 + 3 * std::log(2 * 0.5)).epsilon(1e-6));
+  CHECK(found.gradient[0] == doctest::Approx(-1));
+  CHECK(found.gradient[3] == 0);  // the mean is the target
+  CHECK_THROWS_WITH_AS(nll({.scale = 0}), "vaelib: a Laplace likelihood wants a scale > 0, found 0", Error);
 }
 
 TEST_CASE("Gaussian likelihoods") {

@@ -74,6 +74,11 @@ using Convolutional =
         Sequential<Shape{5}, Linear<72>, BatchNorm, Reshape<Shape{3, 3, 8}>, ConvTranspose2d<1, 4, 2, 1>>,
         OptimalGaussian>;
 
+using Pooled = Vae<Sequential<toy::pixels, Conv2d<8, 3, 1, 1>, GroupNorm<2>, MaxPool2d<2>, Gated, AvgPool2d<2, 1, 1>, ELU, Flatten>, Gaussian<5>,
+                   Sequential<Shape{5}, Linear<36>, Reshape<Shape{3, 3, 4}>, Upsample<2>, Conv2d<3, 1>, Upsample<2, Interpolation::bilinear>,
+                              MaxPool2d<2>, Conv2d<1, 1>>,
+                   ContinuousBernoulli>;
+
 template <class Model>
 void check(const char* name, int threads) {
   char line[80];
@@ -84,11 +89,12 @@ void check(const char* name, int threads) {
   std::vector<float> x(24 * 36, 0.3f);
   Learner<Model, Adam, Cpu> learner({}, {}, Cpu(threads), 1);
   const Batch<float> large{24, toy::pixels, x.data()}, small{5, toy::pixels, x.data()};
-  learner.learn(large);
+  const StepOptions options{.clip_norm = 1, .non_finite = NonFinite::roll_back, .roll_back = {.every = 2}};
+  learner.learn(large, options);
   for (const auto& [batch, what] :
        {std::pair{large, "the same batch"}, {small, "a smaller one"}, {large, "the largest again"}}) {
     const long before = allocations;
-    for (int i = 0; i < 3; ++i) learner.learn(batch, {.clip_norm = 1});
+    for (int i = 0; i < 3; ++i) learner.learn(batch, options);
     const long during = allocations - before;
     expect(prefix + what, during, 0);
   }
@@ -133,6 +139,7 @@ int main() {
   for (const int threads : {1, 2}) {
     check<FullyConnected>("fully connected", threads);
     check<Convolutional>("convolutional", threads);
+    check<Pooled>("pooled", threads);
     check<toy::Attending>("attention", threads);
     check<toy::Checkpointed<true>>("checkpointed", threads);
   }

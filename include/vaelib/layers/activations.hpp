@@ -28,6 +28,16 @@ struct LeakyReLU {
   }
 };
 
+/// x where x > 0, alpha (exp(x) - 1) elsewhere; alpha > 0 (Clevert et al. 2015)
+struct ELU {
+  float alpha = 1;
+  VAELIB_HD constexpr auto operator()(auto x) const { return select(x > 0.0f, x, alpha * expm1(x)); }
+  VAELIB_HD constexpr auto slope_from_output(auto y) const {
+    using T = decltype(y);
+    return select(y > 0.0f, T(1.0f), y + alpha);
+  }
+};
+
 /// x Phi(x) with the normal distribution function Phi (Hendrycks & Gimpel 2016); the exact form, by erf
 struct GELU {
   VAELIB_HD constexpr auto operator()(auto x) const { return x * 0.5f * (erf(x * 0.70710678118654752) + 1.0f); }

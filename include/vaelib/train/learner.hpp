@@ -9,6 +9,7 @@
 #include <vaelib/models/batch.hpp>
 #include <vaelib/models/losses.hpp>
 #include <vaelib/optim/optimizers.hpp>
+#include <vaelib/train/roll_back.hpp>
 #include <vaelib/train/run_state.hpp>
 
 #include <cmath>
@@ -24,14 +25,16 @@ struct ParameterGroup {
   std::optional<float> weight_decay{};
 };
 
-/// What may be done about a loss or a gradient that is not finite.
-enum class NonFinite { stop, skip };
+/// What may be done about a loss or a gradient that is not finite: stop with an error, leave the step out, or go back to
+/// the last snapshot (train/roll_back.hpp) and on from there.
+enum class NonFinite { stop, skip, roll_back };
 
 struct StepOptions {
   float beta = 1, capacity = 0;
   float learning_rate = 1;  ///< factor on the optimizer's learning rate, from a schedule
   float clip_norm = 0;      ///< gradients of a larger norm are scaled down to it; 0: never
   NonFinite non_finite = NonFinite::stop;
+  RollBack roll_back{};
 };
 
 template <class Model>
@@ -68,9 +71,11 @@ class Learner {
       if (phase == 0) result.gradient_norm = norm;
       if (!std::isfinite(of_phase.objective) || !std::isfinite(norm)) {
         if (options.non_finite == NonFinite::stop) fail(what_is_not_finite(of_phase));
+        if (options.non_finite == NonFinite::roll_back) roll_back(of_phase, options.roll_back);
         result.accepted = false;
         break;
       }
+      if (options.non_finite == NonFinite::roll_back && phase == 0 && snapshot.is_due(steps, options.roll_back)) keep_snapshot();
       const double scale = options.clip_norm > 0 && norm > options.clip_norm ? options.clip_norm / norm : 1.0;
       apply(phase, options.learning_rate, Real(scale));
     }
@@ -89,6 +94,9 @@ class Learner {
     step.end();
     return result;
   }
+
+  /// What NonFinite::roll_back goes back to; taken by learn() every so often.
+  [[gnu::cold]] void keep_snapshot() { snapshot.keep(memory(), steps); }
 
   /// What a checkpoint keeps.
   [[gnu::cold]] LearnerMemory memory() {
@@ -198,6 +206,11 @@ class Learner {
     });
   }
 
+  [[gnu::cold]] void roll_back(const StepResult& result, const RollBack& options) {
+    if (snapshot.times_used() >= options.most)
+      fail(what_is_not_finite(result), ", after ", snapshot.times_used(), " roll-backs to the same weights");
+    snapshot.give_back(memory());
+  }
   [[gnu::cold]] std::string what_is_not_finite(const StepResult& result) const {
     const auto where = text("vaelib: step ", steps, ": ");
     if (!std::isfinite(result.reconstruction)) return text(where, "the reconstruction loss is ", result.reconstruction);
@@ -213,6 +226,7 @@ class Learner {
   }
 
   Buffer<bool> written, trained;
+  Snapshot snapshot;
 };
 
 }  // namespace vaelib::inline VAELIB_ABI

@@ -27,6 +27,7 @@ struct RunState {
   std::int64_t skipped = 0;           ///< steps of this epoch that were not accepted
   History history{};
   StepResult last{};
+  float plateau = 1;  ///< factor on the learning rate that follows from the history
   std::uint64_t saved = std::uint64_t(-1);  ///< the step of the last checkpoint
 
   std::int64_t step() const { return std::int64_t(steps); }

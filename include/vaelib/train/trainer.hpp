@@ -5,6 +5,7 @@
 
 #include <vaelib/data/batches.hpp>
 #include <vaelib/data/dataset.hpp>
+#include <vaelib/schedules/plateau.hpp>
 #include <vaelib/schedules/schedule.hpp>
 #include <vaelib/train/history.hpp>
 #include <vaelib/train/learner.hpp>
@@ -22,8 +23,10 @@ struct FitOptions {
   Schedule beta = 1.0f;        ///< weight of the KL divergence
   Schedule capacity = 0.0f;    ///< nats; for models with ElboOptions::use_capacity
   Schedule learning_rate = 1;  ///< factor on the optimizer's learning rate
+  std::optional<Plateau> plateau{};  ///< one more factor, by the validation loss of the epochs; none by default
   float clip_norm = 0;         ///< largest norm of the gradients; 0: unlimited
   NonFinite non_finite = NonFinite::stop;
+  RollBack roll_back{};        ///< of NonFinite::roll_back
   std::optional<MetricFiles> metrics{};      ///< metrics.csv and metrics.jsonl in a folder; none by default
   std::optional<Checkpoints> checkpoints{};  ///< none by default
   ProgressStyle progress = ProgressStyle::silent;
@@ -48,23 +51,27 @@ class Trainer {
     check(data);
     if (options.validation) check(options.validation);
     if (options.batch_size < 1) fail("vaelib: a batch has at least 1 sample, found ", options.batch_size);
+    if (options.plateau && !options.validation) fail("vaelib: FitOptions::plateau watches the validation loss; give FitOptions::validation");
+    if (options.plateau) options.plateau->check();
     RunState state{.batch_size = options.batch_size, .rows = data.size(), .shape = data.shape()};
     if (options.checkpoints && options.checkpoints->resume) resume(state, *options.checkpoints);
+    keep_snapshot(options);
 
     data::Batches batches(data.size(), options.batch_size, true, learner.seed);
     Progress progress(options.progress);
     while (state.epoch < options.epochs) {
       const auto begun = std::chrono::steady_clock::now();
       batches.start(state.epoch);
+      state.plateau = plateau_of(options, state.history);
       for (; state.batch < batches.count(); ++state.batch) {
-        if (is_due(options, state)) save(state, *options.checkpoints);
+        if (is_due(options, state)) save(state, options);
         one_step(data, batches[state.batch], state, options);
         progress.step(state.epoch, options.epochs, state.batch + 1, batches.count(), state.last.objective, state.last.kl, options.beta.at(state.step(), state.epoch));
       }
       finish_epoch(state, options, std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count());
       progress.epoch(options.epochs, state.history.back());
       if (options.metrics) options.metrics->write(options.metrics->folder, state.history);
-      if (options.checkpoints) save(state, *options.checkpoints);
+      if (options.checkpoints) save(state, options);
     }
     return std::move(state.history);
   }
@@ -128,7 +135,8 @@ class Trainer {
 
   void one_step(const SourceView& data, std::span<const std::uint32_t> rows, RunState& state, const FitOptions& options) {
     const StepOptions step{options.beta.at(state.step(), state.epoch), options.capacity.at(state.step(), state.epoch),
-                           options.learning_rate.at(state.step(), state.epoch), options.clip_norm, options.non_finite};
+                           state.plateau * options.learning_rate.at(state.step(), state.epoch), options.clip_norm, options.non_finite,
+                           options.roll_back};
     state.last = learner.learn(gather(data, state.epoch, rows), step);
     state.steps = learner.steps;
     if (state.last.accepted) {
@@ -151,7 +159,7 @@ class Trainer {
     m.train_recon = state.sums[1] / state.samples;
     m.train_kl = state.sums[2] / state.samples;
     m.current_beta = options.beta.at(last, state.epoch);
-    m.learning_rate = learner.optimizer.learning_rate * options.learning_rate.at(last, state.epoch);
+    m.learning_rate = learner.optimizer.learning_rate * state.plateau * options.learning_rate.at(last, state.epoch);
     m.skipped = state.skipped;
     m.seconds = seconds;
     m.val_loss = m.val_recon = m.val_kl = std::numeric_limits<double>::quiet_NaN();
@@ -173,12 +181,23 @@ class Trainer {
     if (!options.checkpoints || options.checkpoints->every <= 0) return false;
     return learner.steps > 0 && state.saved != learner.steps && learner.steps % options.checkpoints->every == 0;
   }
-  [[gnu::cold]] void save(RunState& state, const Checkpoints& checkpoints) {
-    checkpoints.save(checkpoints.folder, learner.memory(), state);
+  [[gnu::cold]] void save(RunState& state, const FitOptions& options) {
+    options.checkpoints->save(options.checkpoints->folder, learner.memory(), state);
     state.saved = learner.steps;
+    keep_snapshot(options);
   }
   [[gnu::cold]] void resume(RunState& state, const Checkpoints& checkpoints) {
     if (checkpoints.load(checkpoints.folder, learner.memory(), state)) learner.steps = state.steps;
+  }
+  /// Where a run begins, and where it is saved: so the one resumed from there goes back to the same weights.
+  void keep_snapshot(const FitOptions& options) {
+    if (options.non_finite == NonFinite::roll_back) learner.keep_snapshot();
+  }
+  [[gnu::cold]] static float plateau_of(const FitOptions& options, const History& history) {
+    if (!options.plateau) return 1;
+    Plateau plateau = *options.plateau;
+    for (const auto& epoch : history) plateau.see(epoch.val_loss);
+    return plateau.rate;
   }
 
   Buffer<float> floats;

@@ -50,6 +50,7 @@ inline std::vector<std::uint8_t> encode_png(const Image& image) {
 /// The image in the bytes of a PNG file: 1 channel for grey files, 3 for all others. 16-bit files become 8-bit ones,
 /// transparent ones are put on white. `name` is what an error calls it.
 inline Image decode_png(std::span<const std::uint8_t> file, const std::string& name = "PNG") {
+  if (file.empty()) fail(name, ": no valid PNG file: it is empty");
   detail::PngImage png;
   if (!png_image_begin_read_from_memory(&png, file.data(), file.size()))
     fail(name, ": no valid PNG file: ", png.message);

@@ -27,6 +27,14 @@ struct StandardNormalKl {
   }
 };
 
+/// log p(z) - log q(z|x) of one dimension, for z = mu + exp(logvar / 2) noise: (logvar + noise^2 - z^2) / 2
+struct LogPriorOverPosterior {
+  SoftClamp clamp;
+  VAELIB_HD constexpr auto operator()(auto mu, auto raw, auto noise) const {
+    return 0.5f * (clamp(raw) + square(noise) - square(Reparameterise{clamp}(mu, raw, noise)));
+  }
+};
+
 /// What the head of an encoder says of each sample: rows x Size each; the log-variance is not clamped yet.
 template <class V>
 struct GaussianPosterior {
@@ -63,6 +71,19 @@ struct Gaussian {
   template <class S, class V>
   V sample(S& step, const GaussianPosterior<V>& q) const {
     return map(step, Reparameterise{{logvar_limit}}, q.mu, q.raw_logvar, fixed(standard_normal<sample_shape>(step, q.mu.space(), q.mu.shape)));
+  }
+
+  template <class V, class W>
+  struct WeightedSample {
+    V z;
+    W log_weight;  ///< log p(z) - log q(z|x): rows x 1, nats
+  };
+  /// A sample of q, and how much likelier it is by the prior: for importance weighting.
+  template <class S, class V>
+  auto weighted_sample(S& step, const GaussianPosterior<V>& q) const {
+    const auto noise = fixed(standard_normal<sample_shape>(step, q.mu.space(), q.mu.shape));
+    const auto log_weight = map_reduce(step, LogPriorOverPosterior{{logvar_limit}}, q.mu, q.raw_logvar, noise);
+    return WeightedSample<V, std::remove_const_t<decltype(log_weight)>>{map(step, Reparameterise{{logvar_limit}}, q.mu, q.raw_logvar, noise), log_weight};
   }
 
   /// KL(q || prior) for each dimension: rows x Size, nats.

@@ -5,9 +5,17 @@
 #include <vaelib/models/batch.hpp>
 #include <vaelib/train/weights.hpp>
 
+#include <algorithm>
+#include <cmath>
 #include <span>
+#include <vector>
 
 namespace vaelib::inline VAELIB_ABI {
+
+/// Of each row, in nats: the evidence lower bound, and log p(x) estimated by importance weighting.
+struct Evidence {
+  std::vector<double> elbo, log_likelihood;
+};
 
 template <class Model, class B>
 class Session {
@@ -51,6 +59,39 @@ class Session {
     return run(rows_of(z, size), Shape{size}, z.data(), labels, 0, [](auto& s, const auto& m, const auto& batch) {
       return m.likelihood.mean(s, m.decode(s, input<std::remove_cvref_t<decltype(m.latent)>::sample_shape>(s, batch), batch));
     });
+  }
+
+  /// log p(x) as log of the mean of p(x|z) p(z) / q(z|x) over `samples` draws of z ~ q(z|x); Burda et al. 2016, equation 8. It
+  /// lies below log p(x) in expectation, and nears it with more samples; with one it is an ELBO whose KL is drawn too.
+  Evidence evidence(std::span<const Real> x, int samples, std::uint64_t seed = 0, const std::int32_t* labels = nullptr) {
+    const Shape shape = weights->model.input_shape();
+    const long rows = rows_of(x, shape.size());
+    if (samples < 1) fail("vaelib: evidence wants at least 1 sample, found ", samples);
+    Evidence result{std::vector<double>(rows), std::vector<double>(rows, -INFINITY)};
+    run(rows, shape, x.data(), labels, seed, [&](auto& s, const auto& m, const auto& batch) {
+      const auto target = input<Takes>(s, batch);
+      const auto q = m.encode(s, target, batch);
+      const auto kl = sum_features(s, m.latent.kl(s, q));
+      for (int k = 0; k < samples; ++k) {
+        const auto before = s.position();
+        const auto sample = m.latent.weighted_sample(s, q);
+        const auto nll = m.likelihood.nll(s, m.decode(s, sample.z, batch), target);
+        if (nll.rows() != rows) fail("vaelib: this likelihood has one number for a whole batch, not one for each row");
+        for (long r = 0; r < rows; ++r) {
+          const double log_weight = double(sample.log_weight.value()[r]) - double(nll.value()[r]);
+          double& sum = result.log_likelihood[r];
+          sum = std::max(sum, log_weight) + std::log1p(std::exp(-std::abs(sum - log_weight)));
+          result.elbo[r] -= double(nll.value()[r]) / samples;
+        }
+        s.forget(before);
+      }
+      for (long r = 0; r < rows; ++r) {
+        result.elbo[r] -= double(kl.value()[r]);
+        result.log_likelihood[r] -= std::log(double(samples));
+      }
+      return kl;
+    });
+    return result;
   }
 
  private:

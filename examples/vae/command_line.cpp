@@ -17,7 +17,8 @@ constexpr const char* examples_of_vae = R"(
 Examples:
   vae train                              a convolutional VAE, 50 epochs
   vae train --model-type fc --epochs 10  a fully connected one, 10 epochs
-  vae train --help                       all flags)";
+  vae sample runs/fc-fashion-mnist       new images of the trained model
+  vae train --help                       all flags of a command)";
 
 constexpr const char* examples_of_train = R"(
 Losses are in nats an image. The output folder receives
@@ -36,6 +37,26 @@ Examples:
   vae train --data shapes --beta 4 --output-dir runs/factors
   vae train --beta-strategy cyclical --cycle-length 5000 --max-beta 1
   vae train --resume --epochs 100        100 in all, the 50 of before included)";
+
+/// A command that uses a trained run: its flags by the letters of `flags` (see add_use_flags).
+struct UseCommand {
+  const char *name, *flags, *summary, *count, *footer;
+};
+constexpr UseCommand use_commands[] = {
+    {"sample", "cols", "draw new images: samples of the prior, decoded", "images [100]",
+     "\nExamples:\n  vae sample runs/conv-fashion-mnist\n  vae sample runs/digits --label 7 --count 25 --seed 3 --output sevens.png"},
+    {"reconstruct", "cof", "draw test images, and below each what the model makes of it", "images [10]",
+     "\nExample:\n  vae reconstruct runs/conv-fashion-mnist --from 100 --count 20"},
+    {"interpolate", "coftn", "draw the way from the code of one test image to that of another",
+     "rows: image 0 to 1, 2 to 3, ... [8]", "\nExample:\n  vae interpolate runs/conv-fashion-mnist --from 3 --to 8 --steps 12"},
+    {"traverse", "cofnr", "draw what each dimension of the code does; those of the largest KL divergence first",
+     "dimensions [10]", "\nExample:\n  vae traverse runs/conv-fashion-mnist --from 7 --range 2.5"},
+    {"encode", "co", "write the codes of the test images: means of q(z|x)", "test images [all]",
+     "\nThe output is CSV (label, z0, z1, ...), or an array of NumPy where its name ends in .npy.\n\nExample:\n"
+     "  vae encode runs/conv-fashion-mnist --output codes.npy"},
+    {"evaluate", "cks", "ELBO and importance-weighted likelihood of test images, in nats", "test images [1000]",
+     "\nlog p(x) is bounded from below by importance weighting (Burda et al. 2016): the more samples, the closer.\n\n"
+     "Example:\n  vae evaluate runs/conv-fashion-mnist --samples 500 --count 200"}};
 
 /// "--flag VALUE", and nothing else beside it.
 struct Formatter : CLI::Formatter {
@@ -57,6 +78,27 @@ void add_flags(CLI::App& app, TrainOptions& options) {
       option->check(flag.check);
     }
   });
+}
+
+/// c: --count, o: --output, f: --from, t: --to, n: --steps, r: --range, l: --label, k: --samples, s: --seed
+void add_use_flags(CLI::App& app, const UseCommand& command, UseOptions& o) {
+  const std::string flags = command.flags;
+  const auto add = [&](char letter, const char* name, auto& member, const char* value, std::string help, Check check, bool shows_default) {
+    if (letter != ' ' && flags.find(letter) == std::string::npos) return;
+    if (shows_default) help += text("  [", text_of_value(member), "]");
+    app.add_option(name, member, help)->option_text(value)->take_last()->check(check);
+  };
+  app.add_option("RUN", o.run, "the output folder of vae train")->required()->option_text("");
+  add('c', "--count", o.count, "N", command.count, whole_number(1, 1'000'000), false);
+  add('f', "--from", o.from, "I", "the test image to begin with, from 0 on", whole_number(0, 4'000'000'000), false);
+  add('t', "--to", o.to, "I", "the test image to end with", whole_number(0, 4'000'000'000), false);
+  add('n', "--steps", o.steps, "N", "images a row", whole_number(1, 1000), true);
+  add('r', "--range", o.range, "X", "from -X to X, in standard deviations of the prior", number(0, 1000), true);
+  add('l', "--label", o.label, "I", "of a conditional model [each in turn]", whole_number(0, 1'000'000), false);
+  add('k', "--samples", o.samples, "K", "of z for each image", whole_number(1, 1'000'000), true);
+  add('s', "--seed", o.seed, "N", "of what is drawn", whole_number(0, ~0ull), true);
+  add('o', "--output", o.output, "FILE", "[in the folder of the run]", not_empty(), false);
+  add(' ', "--threads", o.threads, "N", "0: as many as this process may use", whole_number(0, 1024), true);
 }
 
 std::size_t edits_between(const std::string& a, const std::string& b) {
@@ -99,7 +141,7 @@ std::string nearest(const std::string& word, const std::vector<std::string>& kno
 
 CommandLine read_command_line(int argc, char** argv) {
   CommandLine line;
-  CLI::App app("vae trains variational autoencoders on images.", "vae");
+  CLI::App app("vae trains variational autoencoders on images, and uses them.", "vae");
   app.formatter(std::make_shared<Formatter>());
   app.get_formatter()->column_width(32);
   app.footer(examples_of_vae);
@@ -111,6 +153,15 @@ CommandLine read_command_line(int argc, char** argv) {
   train->footer(examples_of_train);
   add_flags(*train, line.train);
 
+  std::vector<std::string> commands{"train", "--help", "--version"};
+  for (const UseCommand& command : use_commands) {
+    auto* sub = app.add_subcommand(command.name, command.summary);
+    sub->allow_extras();
+    sub->footer(command.footer);
+    add_use_flags(*sub, command, line.use);
+    commands.push_back(command.name);
+  }
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& asked) {  // help or version
@@ -119,16 +170,20 @@ CommandLine read_command_line(int argc, char** argv) {
   } catch (const CLI::ArgumentMismatch& error) {
     const std::string what = error.what();
     throw UsageError(text(what.substr(0, what.find(':')), " wants a value"));
+  } catch (const CLI::RequiredError&) {
+    const std::string command = app.get_subcommands().front()->get_name();
+    throw UsageError(text("vae ", command, " wants the folder of a run; vae ", command, " --help shows an example"));
   } catch (const CLI::ParseError& error) {
     throw UsageError(error.what());
   }
-  refuse_unknown(app.remaining(), {"train", "--help", "--version"}, "vae --help lists the commands");
-  if (!train->parsed()) {
+  refuse_unknown(app.remaining(), commands, "vae --help lists the commands");
+  if (app.get_subcommands().empty()) {
     std::fputs(app.help().c_str(), stdout);
     return line;
   }
-  refuse_unknown(train->remaining(), flags_of(*train), "vae train --help lists the flags");
-  line.command = "train";
+  const CLI::App* command = app.get_subcommands().front();
+  line.command = command->get_name();
+  refuse_unknown(command->remaining(), flags_of(*command), text("vae ", line.command, " --help lists the flags"));
   for (const CLI::Option* option : train->get_options())
     if (option->count() > 0) line.given.insert(option->get_lnames().front());
   return line;

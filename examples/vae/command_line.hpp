@@ -2,13 +2,15 @@
 #pragma once
 
 #include "options.hpp"
+#include "use.hpp"
 
 namespace vae {
 
 struct CommandLine {
   std::string command;  ///< empty where help or the version was asked for, and printed
-  TrainOptions train;
+  TrainOptions train;   ///< of `vae train`
   Given given;
+  UseOptions use;  ///< of the other commands
 };
 
 /// Throws UsageError.

@@ -1,4 +1,4 @@
-// vae: trains variational autoencoders on images. `vae --help` lists the commands.
+// vae: trains variational autoencoders on images, and uses them. `vae --help` lists the commands.
 //
 // Exit codes: 0, 2 where the command line is wrong, 1 where anything else is; then one line on standard error says
 // what.
@@ -9,6 +9,7 @@
 
 #include "command_line.hpp"
 #include "train.hpp"
+#include "use.hpp"
 
 namespace {
 
@@ -25,7 +26,11 @@ int complain(std::string_view sentence, int code) {
 int main(int argc, char** argv) {
   try {
     const auto line = vae::read_command_line(argc, argv);
-    if (line.command == "train") vae::train(line.train, line.given);
+    if (line.command == "train") {
+      vae::train(line.train, line.given);
+    } else if (!line.command.empty()) {
+      vae::use(line.command, line.use);
+    }
     return 0;
   } catch (const vae::UsageError& error) {
     return complain(error.what(), 2);

@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <vaelib/io/safetensors.hpp>
+#include <vaelib/train/session.hpp>
 #include <vaelib/train/trainer.hpp>
 
 namespace vae {
@@ -29,11 +30,15 @@ class AnyModel {
   virtual std::uint64_t steps() const = 0;  ///< taken so far
   virtual vaelib::History fit(const vaelib::SourceView& data, const vaelib::FitOptions& options) = 0;
   virtual void save(const std::string& path, const vaelib::Metadata& metadata) const = 0;
+  virtual void load(const std::string& path) = 0;
 
   using Pixels = std::span<const float>;
   using Labels = const std::int32_t*;
   virtual std::vector<float> encode(Pixels images, Labels labels) const = 0;  ///< means of q(z|x)
+  virtual std::vector<float> log_variances(Pixels images, Labels labels) const = 0;  ///< of q(z|x)
   virtual std::vector<float> reconstruct(Pixels images, Labels labels) const = 0;
+  virtual std::vector<float> decode(std::span<const float> codes, Labels labels) const = 0;
+  virtual vaelib::Evidence evidence(Pixels images, Labels labels, int samples, std::uint64_t seed) const = 0;
   virtual std::vector<float> sample(long count, std::uint64_t seed, Labels labels) const = 0;
 };
 

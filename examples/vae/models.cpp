@@ -41,7 +41,22 @@ class ModelOf : public AnyModel {
   void save(const std::string& path, const Metadata& metadata) const override {
     vaelib::save(path, trainer.weights(), metadata);
   }
+  void load(const std::string& path) override { vaelib::load(path, trainer.weights()); }
   std::vector<float> encode(Pixels images, Labels labels) const override { return session().encode(images, labels); }
+  std::vector<float> log_variances(Pixels images, Labels labels) const override {
+    const Shape shape = trainer.weights().model.input_shape();
+    return session().run(long(images.size()) / shape.size(), shape, images.data(), labels, 0,
+                         [](auto& step, const auto& model, const auto& batch) {
+                           const auto x = input<Model::takes>(step, batch);
+                           return model.latent.logvar(step, model.encode(step, x, batch));
+                         });
+  }
+  std::vector<float> decode(std::span<const float> codes, Labels labels) const override {
+    return session().decode(codes, labels);
+  }
+  Evidence evidence(Pixels images, Labels labels, int samples, std::uint64_t seed) const override {
+    return session().evidence(images, samples, seed, labels);
+  }
   std::vector<float> reconstruct(Pixels images, Labels labels) const override {
     return session().reconstruct(images, labels);
   }

@@ -84,6 +84,21 @@ std::map<std::string, std::string> RunFolder::read_config() const {
   return flags;
 }
 
+RunFolder::Description RunFolder::read_description() const {
+  const std::string path = file("config.json");
+  const auto config = Json::parse(read_file(path, 1 << 20), nullptr, false);
+  try {
+    const auto& data = config.at("data");
+    const auto& image = data.at("image");
+    const auto extent = [&](std::size_t axis) { return image.at(axis).get<int>(); };
+    const Description description{{extent(0), extent(1), extent(2)}, int(data.at("classes").size())};
+    if (description.image.size() < 1 || description.image.size() > (1 << 24)) fail(path, ": images of ", text_of(description.image));
+    return description;
+  } catch (const Json::exception&) {
+    fail(path, ": is no configuration of a run: expected 'data' with 'image' and 'classes'");
+  }
+}
+
 void RunFolder::write_config(TrainOptions options, const ImageData& data, long parameters) const {
   Json flags = Json::object();
   each_flag(options, [&](const Flag& flag, const auto& member) {

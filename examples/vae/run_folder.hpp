@@ -30,6 +30,12 @@ class RunFolder {
 
   /// config.json: the flags by their names.
   std::map<std::string, std::string> read_config() const;
+  /// The images of the run, from the same file.
+  struct Description {
+    vaelib::Shape image{1};
+    int classes = 0;
+  };
+  Description read_description() const;
   void write_config(TrainOptions options, const ImageData& data, long parameters) const;
 
   /// Names and sizes of the files, on standard output.

@@ -43,13 +43,15 @@ FitOptions fit_options(const TrainOptions& o, const ImageData& data, const RunFo
   return fit;
 }
 
-std::unique_ptr<AnyModel> model_of(const TrainOptions& o, const ImageData& data) {
+}  // namespace
+
+std::unique_ptr<AnyModel> model_of(const TrainOptions& o, Shape image, int classes) {
   ModelSettings settings;
   settings.convolutional = o.model_type == "conv";
-  settings.image = data.train.shape();
+  settings.image = image;
   settings.code_size = int(o.code_size);
   settings.hidden_size = int(o.hidden_size);
-  settings.labels = o.conditional ? data.train.classes() : 0;
+  settings.labels = o.conditional ? classes : 0;
   settings.likelihood = o.likelihood;
   settings.free_bits = float(o.free_bits);
   settings.learning_rate = float(o.lr);
@@ -57,6 +59,8 @@ std::unique_ptr<AnyModel> model_of(const TrainOptions& o, const ImageData& data)
   settings.threads = int(o.threads);
   return make_model(settings);
 }
+
+namespace {
 
 void check_folder(const RunFolder& folder, const TrainOptions& o) {
   if (o.resume && !folder.holds_checkpoints() && folder.holds_model())
@@ -121,7 +125,7 @@ void train(TrainOptions options, Given given) {
     for (const auto& note : flags_without_effect(options, typed)) std::fprintf(stderr, "vae: note: %s\n", note.c_str());
 
   const ImageData data = load_data(options);
-  const auto model = model_of(options, data);
+  const auto model = model_of(options, data.train.shape(), data.train.classes());
   FitOptions fit = fit_options(options, data, folder);
   if (options.resume) {
     FitOptions nothing = fit;

@@ -30,6 +30,7 @@ Losses are in nats an image. The output folder receives
   generated_samples.png  new images; with --conditional a row a label
   latent_space.png       where the test images lie, with --code-size 2 only
   checkpoints/           what --resume goes on from
+  logs/                  the same for TensorBoard: tensorboard --logdir FOLDER/logs
 
 Examples:
   vae train --epochs 10 --code-size 16

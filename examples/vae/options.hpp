@@ -25,7 +25,7 @@ struct TrainOptions {
   std::string data, data_dir;  ///< empty until choose_folder() and resolve()
   std::int64_t images = 0;
 
-  std::int64_t epochs = 50, batch_size = 128;
+  std::int64_t epochs = 50, batch_size = 128, patience = 0;
   double lr = 1e-3, clip_norm = 0;
   std::string non_finite = "stop";
   std::uint64_t seed = 0;
@@ -108,6 +108,9 @@ void each_flag(Options& o, F&& f) {
   f(Flag{"epochs", "N", course, training, "times that all images are gone through, those of a resumed run included",
          whole_number(1, 1'000'000)},
     o.epochs);
+  f(Flag{"patience", "N", course, training,
+         "end the run when the test -ELBO has not become better for N epochs; 0: never", whole_number(0, 1'000'000)},
+    o.patience);
   f(Flag{"batch-size", "N", identity, training, "images a step", whole_number(1, 1'000'000)}, o.batch_size);
   f(Flag{"lr", "RATE", course, training, "learning rate of Adam", number(1e-12, 1e3)}, o.lr);
   f(Flag{"clip-norm", "X", course, training, "gradients of a larger norm are scaled down to it; 0: never",

@@ -67,6 +67,8 @@ bool RunFolder::is_complete(std::uint64_t step, bool latent_space) const {
 void RunFolder::clear() const {
   if (exists(checkpoints())) CheckpointStore(checkpoints()).clear();
   for (const char* name : outputs) remove_file(file(name));
+  for (const std::string& name : list_folder(logs()))
+    if (name.starts_with("events.out.tfevents.")) remove_file(logs() + '/' + name);
 }
 
 std::map<std::string, std::string> RunFolder::read_config() const {
@@ -128,6 +130,7 @@ void RunFolder::list() const {
       std::printf("  %-22s %9.1f kB\n", name, double(status.st_size) / 1000);
   }
   if (holds_checkpoints()) std::printf("  checkpoints/\n");
+  std::printf("  logs/                  for TensorBoard\n");
 }
 
 }  // namespace vae

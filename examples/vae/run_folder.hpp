@@ -16,6 +16,7 @@ class RunFolder {
   const std::string& path() const { return folder; }
   std::string file(const std::string& name) const { return folder + '/' + name; }
   std::string checkpoints() const { return file("checkpoints"); }
+  std::string logs() const { return file("logs"); }  ///< of TensorBoard
 
   bool holds_checkpoints() const;
   bool holds_model() const;

@@ -1,7 +1,9 @@
 #include "train.hpp"
 
 #include <cstdio>
+#include <vaelib/io/png.hpp>
 #include <vaelib/schedules/schedule.hpp>
+#include <vaelib/train/tensorboard_log.hpp>
 
 #include "model.hpp"
 #include "pictures.hpp"
@@ -103,6 +105,20 @@ void write_outputs(const TrainOptions& o, const AnyModel& model, const ImageData
   model.save(folder.file("model.safetensors"), {{RunFolder::step_key, std::to_string(model.steps())}});
 }
 
+/// The pictures and the codes of the end of a run, for TensorBoard.
+void log_outputs(EventFile& log, const AnyModel& model, const ImageData& data, const RunFolder& folder) {
+  const auto step = std::int64_t(model.steps());
+  for (const char* name : {"reconstructions", "generated_samples"}) {
+    const std::string png = read_file(folder.file(text(name, ".png")), std::uint64_t{1} << 28);
+    const std::span<const std::uint8_t> bytes(reinterpret_cast<const std::uint8_t*>(png.data()), png.size());
+    const Image image = decode_png(bytes);
+    log.image(step, name, image.width, image.height, image.channels, bytes);
+  }
+  const Images images = take(data.test, 0, 500);
+  log.histogram(step, "latent_mean", model.encode(images.pixels, images.labels.data()));
+  log.histogram(step, "latent_logvar", model.log_variances(images.pixels, images.labels.data()));
+}
+
 void print_result(const History& history, const RunFolder& folder) {
   const EpochMetrics& last = history.back();
   std::printf("\ntest -ELBO %.3f nats an image (reconstruction %.3f, KL %.3f) after %lld epochs\n\n%s/\n",
@@ -146,8 +162,16 @@ void train(TrainOptions options, Given given) {
   folder.write_config(options, data, model->parameters());
   if (!options.quiet) print_headline(options, data, *model, folder);
 
+  TensorBoardLog log(folder.logs());
+  const EarlyStopping patience{.patience = options.patience};
+  fit.callbacks.push_back(log);
+  if (options.patience > 0) fit.callbacks.push_back(patience);
   const History history = model->fit(data.train, fit);
   write_outputs(options, *model, data, history, folder);
+  log_outputs(log.file, *model, data, folder);
+  if (!options.quiet && std::cmp_less(history.size(), options.epochs))
+    std::printf("\nended after %zu epochs: the test -ELBO has not become better for %lld\n", history.size(),
+                static_cast<long long>(options.patience));
   if (!options.quiet) print_result(history, folder);
 }
 

@@ -41,6 +41,19 @@ void check_refusal(const Result& result, int code, const std::string& sentence) 
 
 }  // namespace
 
+TEST_CASE("a run ends when it no longer becomes better") {
+  const Workplace place;
+  // a learning rate at which nothing moves: the first epoch is the best
+  const Arguments flags{"--epochs", "9", "--patience", "2", "--lr", "1e-12"};
+  const auto result = run(place.train(flags));
+  REQUIRE_MESSAGE(result.code == 0, result.err);
+  CHECK_MESSAGE(has(result.out, "ended after 3 epochs"), result.out);
+  Arguments again = place.train(flags);
+  again.push_back("--resume");
+  CHECK(run(again).code == 0);
+  CHECK(content(place.out + "/metrics.csv").find("\n4,") == std::string::npos);
+}
+
 TEST_CASE("a run leaves its files") {
   const Workplace place;
   const auto result = run(place.train());
@@ -54,6 +67,10 @@ TEST_CASE("a run leaves its files") {
     CHECK_MESSAGE(exists(place.out + '/' + name), name);
     CHECK(has(result.out, name));
   }
+  const auto logs = vaelib::list_folder(place.out + "/logs");
+  REQUIRE(logs.size() == 1);
+  for (const char* tag : {"train_loss", "val_kl", "current_beta", "reconstructions", "generated_samples", "latent_mean"})
+    CHECK_MESSAGE(has(content(place.out + "/logs/" + logs[0]), tag), tag);
   const vaelib::SafetensorsFile model(place.out + "/model.safetensors");
   CHECK(model.tensors().size() == 8);
   for (const auto& tensor : model.tensors())

@@ -1,4 +1,4 @@
-// What is written is taken apart again; TensorBoard itself reads the files in tests/interchange.
+// What is written is taken apart again. tests/interchange/read_tensorboard.py has TensorBoard itself read a run; it is run by hand.
 #include <vaelib/io/tensorboard.hpp>
 
 #include <map>

@@ -7,10 +7,11 @@
 #include <vaelib/data/dataset.hpp>
 #include <vaelib/schedules/plateau.hpp>
 #include <vaelib/schedules/schedule.hpp>
+#include <vaelib/train/callbacks.hpp>
+#include <vaelib/train/checkpoints.hpp>
 #include <vaelib/train/history.hpp>
 #include <vaelib/train/learner.hpp>
 #include <vaelib/train/progress.hpp>
-#include <vaelib/train/checkpoints.hpp>
 #include <vaelib/train/source.hpp>
 
 #include <chrono>
@@ -29,6 +30,7 @@ struct FitOptions {
   RollBack roll_back{};        ///< of NonFinite::roll_back
   std::optional<MetricFiles> metrics{};      ///< metrics.csv and metrics.jsonl in a folder; none by default
   std::optional<Checkpoints> checkpoints{};  ///< none by default
+  std::vector<Callback> callbacks{};         ///< told of every step and epoch; may end the run
   ProgressStyle progress = ProgressStyle::silent;
 };
 
@@ -59,19 +61,21 @@ class Trainer {
 
     data::Batches batches(data.size(), options.batch_size, true, learner.seed);
     Progress progress(options.progress);
-    while (state.epoch < options.epochs) {
+    while (state.epoch < options.epochs && !should_stop(options, state)) {
       const auto begun = std::chrono::steady_clock::now();
       batches.start(state.epoch);
       state.plateau = plateau_of(options, state.history);
       for (; state.batch < batches.count(); ++state.batch) {
         if (is_due(options, state)) save(state, options);
         one_step(data, batches[state.batch], state, options);
+        for (const Callback& callback : options.callbacks) callback.step_end(state);
         progress.step(state.epoch, options.epochs, state.batch + 1, batches.count(), state.last.objective, state.last.kl, options.beta.at(state.step(), state.epoch));
       }
       finish_epoch(state, options, std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count());
       progress.epoch(options.epochs, state.history.back());
       if (options.metrics) options.metrics->write(options.metrics->folder, state.history);
       if (options.checkpoints) save(state, options);
+      for (const Callback& callback : options.callbacks) callback.epoch_end(state);
     }
     return std::move(state.history);
   }
@@ -95,6 +99,11 @@ class Trainer {
   Learner<Model, Optimizer, B> learner;
 
  private:
+  static bool should_stop(const FitOptions& options, const RunState& state) {
+    bool stop = false;
+    for (const Callback& callback : options.callbacks) stop = callback.should_stop(state) || stop;
+    return stop && state.batch == 0;  // an epoch that was begun is ended
+  }
   void check(const SourceView& data) const {
     if (data.size() < 1) fail("vaelib: the data set is empty");
     if constexpr (requires { learner.weights.model.input_shape(); }) {

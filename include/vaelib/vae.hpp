@@ -26,6 +26,7 @@
 #include <vaelib/likelihoods/continuous_bernoulli.hpp>
 #include <vaelib/likelihoods/gaussian.hpp>
 #include <vaelib/likelihoods/laplace.hpp>
+#include <vaelib/models/ready_made.hpp>
 #include <vaelib/models/vae.hpp>
 #include <vaelib/optim/optimizers.hpp>
 #include <vaelib/schedules/schedule.hpp>

@@ -5,7 +5,10 @@
 
 #include <cstdlib>
 
+#include "../io/faults.hpp"
+
 using namespace vaelib;
+using io_test::TemporaryFolder;
 
 namespace {
 
@@ -28,15 +31,6 @@ double loss_ratio() {
   const auto history = trainer.fit(toy::Patterns{}, {.epochs = epochs, .batch_size = 24});
   return history.back().train_loss / history.front().train_loss;
 }
-
-struct TemporaryFolder {
-  char path[32] = "/tmp/vaelib-test-XXXXXX";
-  TemporaryFolder() { REQUIRE(mkdtemp(path) != nullptr); }
-  ~TemporaryFolder() {
-    CheckpointStore(path).clear();
-    rmdir(path);
-  }
-};
 
 }  // namespace
 

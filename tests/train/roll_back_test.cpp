@@ -5,7 +5,10 @@
 #include <autodiff/toy_models.hpp>
 #include <cstdlib>
 
+#include "../io/faults.hpp"
+
 using namespace vaelib;
+using io_test::TemporaryFolder;
 
 namespace {
 
@@ -75,15 +78,6 @@ const Floats large = [] {
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = float(i * 7 % 37) / 36;
   return x;
 }();
-
-struct TemporaryFolder {
-  char path[32] = "/tmp/vaelib-test-XXXXXX";
-  TemporaryFolder() { REQUIRE(mkdtemp(path) != nullptr); }
-  ~TemporaryFolder() {
-    CheckpointStore(path).clear();
-    rmdir(path);
-  }
-};
 
 }  // namespace
 

@@ -184,7 +184,7 @@ class JsonCursor {
     }
     append_utf8(result, code);
   }
-  /// The code of uXXXX.
+  /// The code of an escape: u and four hexadecimal digits.
   std::uint32_t four_digits() {
     std::uint32_t code = 0;
     ++position;

@@ -190,3 +190,25 @@ TEST_CASE("files that are damaged or absent") {
   CHECK(error_of_load(file.path) != "no error");
   CHECK_THROWS_AS(save("/tmp/there/is/no/such/folder.safetensors", some_weights(1)), Error);
 }
+
+TEST_CASE("a part of another model") {
+  const TemporaryFile file;
+  const std::string path = file.path;
+  const Numbers from = some_weights(1), before = some_weights(2);
+  save(path, from);
+  Numbers w = before;
+  const auto names = load_part(path, w, {"labels.", "body.1."});
+  CHECK(names.size() == 6);
+  for (const auto& [name, p] : w.parameters) {
+    const auto& source = name.starts_with("labels.") || name.starts_with("body.1.") ? from : before;
+    for (long i = 0; i < p.size(); ++i) CHECK(w.values[p.offset + i] == source.values[p.offset + i]);
+  }
+  for (const auto& [name, s] : w.states)
+    for (long i = 0; i < s.size(); ++i) CHECK(w.state[s.offset + i] == (name.starts_with("body.1.") ? from : before).state[s.offset + i]);
+
+  Weights<Other, Cpu> other;
+  const Floats untouched(other.values.begin(), other.values.end());
+  CHECK_THROWS_WITH_AS(load_part(path, other, {"body.3.", "body.4."}), doctest::Contains("other shape: body.3.weight is [72], expected [96]"), Error);
+  CHECK(Floats(other.values.begin(), other.values.end()) == untouched);
+  CHECK_THROWS_WITH_AS(load_part(path, other, {"labels."}), doctest::Contains("the model has no tensors whose names begin with 'labels.'"), Error);
+}

@@ -194,13 +194,14 @@ class Step {
 
   // ---- backward
 
-  /// Gradients of a loss (one number) for all parameters that this step trains.
+  /// Gradients of a loss (one number), times `weight`, for all parameters that this step trains; with `add` they are added
+  /// to those of the last backward pass.
   template <Shape S>
-  void backward(Var<Real, S> loss) {
+  void backward(Var<Real, S> loss, Real weight = 1, bool add = false) {
     if (loss.size() != 1) fail("vaelib: backward wants one number, found ", loss.rows(), " rows of ", loss.features());
     for (auto* n = nodes; n; n = n->previous) n->written = false;
-    std::fill_n(buffers.written, buffers.parameters, false);
-    if (Target<Real> seed = target(loss)) *seed.data = 1;
+    if (!add) std::fill_n(buffers.written, buffers.parameters, false);
+    if (Target<Real> seed = target(loss)) *seed.data = weight;
     propagate();
   }
 

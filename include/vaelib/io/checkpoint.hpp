@@ -16,6 +16,7 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdint>
 #include <limits>
 #include <map>
@@ -44,9 +45,9 @@ inline std::uint32_t crc32_of(std::uint32_t crc, const void* data, std::size_t c
   return count == 0 ? crc : static_cast<std::uint32_t>(crc32_z(crc, static_cast<const unsigned char*>(data), count));
 }
 
-/// Fails unless the last four bytes are the checksum of those before and the step is the expected one.
+/// Fails unless the last four bytes are the checksum of those before and the step is the expected one; its step.
 template <class = void>
-void verify_checkpoint(const SafetensorsFile& file, std::uint64_t step) {
+std::uint64_t verify_checkpoint(const SafetensorsFile& file, std::optional<std::uint64_t> step = {}) {
   const InputFile& input = file.input();
   const TensorInfo* checksum = file.find(checksum_name);
   if (!checksum || checksum != &file.tensors().back() || checksum->dtype != Dtype::u8 || checksum->count() != 4)
@@ -63,9 +64,22 @@ void verify_checkpoint(const SafetensorsFile& file, std::uint64_t step) {
   if (computed != stored)
     fail(input.path(), ": is damaged: its checksum is ", stored, ", that of its content ", computed);
   const auto saved = file.metadata().find(step_name);
-  if (saved == file.metadata().end() || saved->second != std::to_string(step))
-    fail(input.path(), ": expected the checkpoint of step ", step, ", found ",
-         saved == file.metadata().end() ? "none" : shown(saved->second));
+  std::uint64_t found = 0;
+  const bool known = saved != file.metadata().end();
+  if (known) std::from_chars(saved->second.data(), saved->second.data() + saved->second.size(), found);
+  if (!known || saved->second != std::to_string(step.value_or(found)))
+    fail(input.path(), ": expected the checkpoint of step ", step ? std::to_string(*step) : "N", ", found ", known ? shown(saved->second) : "none");
+  return found;
+}
+
+/// Reads and verifies one file; where `step` is given, it must be of that step.
+template <class = void>
+Checkpoint read_checkpoint(const std::string& path, std::optional<std::uint64_t> step = {}) {
+  SafetensorsFile file(InputFile(path, read_file(path, std::numeric_limits<std::uint64_t>::max())));
+  const std::uint64_t found = verify_checkpoint(file, step);
+  Metadata metadata = file.metadata();
+  metadata.erase(step_name);
+  return {found, std::move(metadata), std::move(file)};
 }
 
 }  // namespace detail
@@ -79,10 +93,19 @@ class BasicCheckpointStore {
 
   /// Saves the state after `step`, which becomes the newest. Where it fails, what was saved before is still there.
   void save(std::uint64_t step, std::vector<SafetensorsView> tensors, Metadata metadata = {}) const {
-    create_directories(folder_path);
-    remove_temporary_files();
     write(step, std::move(tensors), std::move(metadata));
     remove_all_but_last_two(step);
+  }
+
+  /// The same, and no other checkpoint is removed.
+  void write(std::uint64_t step, std::vector<SafetensorsView> tensors, Metadata metadata = {}) const {
+    create_directories(folder_path);
+    remove_temporary_files();
+    write_file(step, std::move(tensors), std::move(metadata));
+  }
+  void remove_all_but(std::span<const std::uint64_t> kept) const {
+    for (const std::uint64_t step : saved_steps())
+      if (std::find(kept.begin(), kept.end(), step) == kept.end()) remove_file(path_of(step));
   }
 
   /// The newest checkpoint that is whole; none where there is none. What was skipped, and why, is appended to
@@ -91,7 +114,7 @@ class BasicCheckpointStore {
     std::vector<std::uint64_t> steps = saved_steps();
     for (; !steps.empty(); steps.pop_back()) {
       try {
-        return load(steps.back());
+        return detail::read_checkpoint(path_of(steps.back()), steps.back());
       } catch (const Error& error) {
         if (skipped) skipped->push_back(error.what());
       }
@@ -108,7 +131,7 @@ class BasicCheckpointStore {
   std::string path_of(std::uint64_t step) const { return folder_path + '/' + name_of(step); }
 
  private:
-  void write(std::uint64_t step, std::vector<SafetensorsView> tensors, Metadata metadata) const {
+  void write_file(std::uint64_t step, std::vector<SafetensorsView> tensors, Metadata metadata) const {
     const std::string path = path_of(step);
     if (!metadata.emplace(detail::step_name, std::to_string(step)).second)
       fail(path, ": the metadata key ", detail::step_name, " is the checkpoint's own");
@@ -128,15 +151,6 @@ class BasicCheckpointStore {
     file.flush_and_close();
     detail::verify_checkpoint(SafetensorsFile(file.temporary_path()), step);
     file.publish();
-  }
-
-  Checkpoint load(std::uint64_t step) const {
-    constexpr std::uint64_t any_size = std::numeric_limits<std::uint64_t>::max();
-    SafetensorsFile file(InputFile(path_of(step), read_file(path_of(step), any_size)));
-    detail::verify_checkpoint(file, step);
-    Metadata metadata = file.metadata();
-    metadata.erase(detail::step_name);
-    return {step, std::move(metadata), std::move(file)};
   }
 
   /// A save makes its step the newest: what claims to be later was damaged, or belongs to a run that was given up.
@@ -189,5 +203,8 @@ class BasicCheckpointStore {
 };
 
 using CheckpointStore = BasicCheckpointStore<>;
+
+/// One checkpoint, whatever its name. Throws where it is damaged or none.
+inline Checkpoint load_checkpoint(const std::string& path) { return detail::read_checkpoint(path); }
 
 }  // namespace vaelib::inline VAELIB_ABI

@@ -88,12 +88,15 @@ template <class Weights>
   safetensors_write(path, std::move(tensors), metadata);
 }
 
-/// Reads a model. Missing, unexpected and misshapen tensors are listed in one Error, and then nothing is changed.
+namespace detail {
+
+/// Reads the tensors that are chosen; `whole`: the file may hold no others.
 template <class Weights>
-[[gnu::cold]] void load(const std::string& path, Weights& weights) {
+[[gnu::cold]] void load_chosen(const std::string& path, Weights& weights, bool whole, auto&& chosen) {
   const SafetensorsFile file(path);
   std::string missing, unexpected, misshapen;
   const auto check = [&](const std::string& name, const std::vector<std::int64_t>& shape) {
+    if (!chosen(name)) return;
     const TensorInfo* tensor = file.find(name);
     if (!tensor) {
       missing += text(missing.empty() ? "" : ", ", name);
@@ -101,9 +104,10 @@ template <class Weights>
       misshapen += text(misshapen.empty() ? "" : ", ", name, " is ", shape_text(tensor->shape), ", expected ", shape_text(shape));
     }
   };
-  for (const auto& [name, p] : weights.parameters) check(name, detail::file_shape(p));
+  for (const auto& [name, p] : weights.parameters) check(name, file_shape(p));
   for (const auto& [name, s] : weights.states) check(name, s.integer ? std::vector<std::int64_t>{} : std::vector<std::int64_t>{s.count});
   for (const TensorInfo& tensor : file.tensors()) {
+    if (!whole) break;
     const auto named = [&](const auto& entry) { return entry.name == tensor.name; };
     if (std::none_of(weights.parameters.begin(), weights.parameters.end(), named) && std::none_of(weights.states.begin(), weights.states.end(), named))
       unexpected += text(unexpected.empty() ? "" : ", ", tensor.name);
@@ -115,17 +119,48 @@ template <class Weights>
   auto loaded = weights;  // so that a file that cannot be read to its end changes nothing
   std::vector<float> values;
   for (const auto& [name, p] : weights.parameters) {
+    if (!chosen(name)) continue;
     values.resize(p.size());
     file.read(name, values);
     auto* to = loaded.values.data() + p.offset;
-    detail::for_each_place(p, [&](long there, long here) { to[here] = values[there]; });
+    for_each_place(p, [&](long there, long here) { to[here] = values[there]; });
   }
   for (const auto& [name, s] : weights.states) {
+    if (!chosen(name)) continue;
     values.resize(s.count);
     file.read(name, values);
-    for (long k = 0; k < s.count; ++k) loaded.state[s.offset + detail::feature_here(s.order, s.count, k)] = values[k];
+    for (long k = 0; k < s.count; ++k) loaded.state[s.offset + feature_here(s.order, s.count, k)] = values[k];
   }
   weights = std::move(loaded);
+}
+
+}  // namespace detail
+
+/// Reads a model. Missing, unexpected and misshapen tensors are listed in one Error, and then nothing is changed.
+template <class Weights>
+[[gnu::cold]] void load(const std::string& path, Weights& weights) {
+  detail::load_chosen(path, weights, true, [](const std::string&) { return true; });
+}
+
+/// Reads a part of a model from the file of another: the tensors whose names begin with one of `prefixes` ("encoder."), all of
+/// which must be there and of the same shape; the rest keeps its values. The names of what was read.
+template <class Weights>
+[[gnu::cold]] std::vector<std::string> load_part(const std::string& path, Weights& weights, const std::vector<std::string>& prefixes) {
+  const auto begins = [](const std::string& prefix) { return [&](const auto& entry) { return entry.name.starts_with(prefix); }; };
+  for (const auto& prefix : prefixes)
+    if (std::none_of(weights.parameters.begin(), weights.parameters.end(), begins(prefix)) &&
+        std::none_of(weights.states.begin(), weights.states.end(), begins(prefix)))
+      fail(path, ": the model has no tensors whose names begin with '", prefix, "'");
+  std::vector<std::string> names;
+  const auto chosen = [&](const std::string& name) {
+    return std::any_of(prefixes.begin(), prefixes.end(), [&](const auto& prefix) { return name.starts_with(prefix); });
+  };
+  for (const auto& entry : weights.parameters)
+    if (chosen(entry.name)) names.push_back(entry.name);
+  for (const auto& entry : weights.states)
+    if (chosen(entry.name)) names.push_back(entry.name);
+  detail::load_chosen(path, weights, false, chosen);
+  return names;
 }
 
 }  // namespace vaelib::inline VAELIB_ABI

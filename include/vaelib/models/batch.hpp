@@ -15,6 +15,11 @@ struct Batch {
   const std::int32_t* labels = nullptr;  ///< one a sample, or null
   long first = 0;                        ///< position of the first sample in the global batch
   const RowSpace* space = nullptr;       ///< one row a sample; given by the step
+
+  /// `n` samples from `begin` on.
+  Batch part(long begin, long n) const {
+    return {n, shape, features + begin * shape.size(), labels ? labels + begin : nullptr, first + begin, nullptr};
+  }
 };
 
 /// The samples as a variable; S is the static shape that the model takes.

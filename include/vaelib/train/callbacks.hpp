@@ -1,9 +1,10 @@
 // What is told of a run while it goes on, and may end it.
 //
 // A callback is any object with one or more of these members; fit keeps its address, so it has to outlive the call:
-//   void step_end(const RunState&)      after each step; state.last holds its losses
-//   void epoch_end(const RunState&)     after each epoch; state.history.back() holds its metrics
-//   bool should_stop(const RunState&)   asked before each epoch, at the beginning of a resumed run too
+//   void step_end(const RunState&)          after each step; state.last holds its losses
+//   void epoch_end(const RunState&)         after each epoch; state.history.back() holds its metrics
+//   bool should_stop(const RunState&)       asked before each epoch, at the beginning of a resumed run too
+//   bool should_interrupt(const RunState&)  asked after each step; the run is saved and left in mid-epoch
 // What it throws ends the run. What decides by state.history alone decides the same after an interruption.
 #pragma once
 
@@ -20,6 +21,8 @@ concept FitCallback = requires(T& object, const RunState& state) { object.step_e
   object.epoch_end(state);
 } || requires(T& object, const RunState& state) {
   { object.should_stop(state) } -> std::same_as<bool>;
+} || requires(T& object, const RunState& state) {
+  { object.should_interrupt(state) } -> std::same_as<bool>;
 };
 
 /// Any callback, its type forgotten.
@@ -33,6 +36,8 @@ class Callback {
       epoch_end_ = [](void* o, const RunState& state) { static_cast<T*>(o)->epoch_end(state); };
     if constexpr (requires(const RunState& state) { object.should_stop(state); })
       should_stop_ = [](void* o, const RunState& state) { return static_cast<T*>(o)->should_stop(state); };
+    if constexpr (requires(const RunState& state) { object.should_interrupt(state); })
+      should_interrupt_ = [](void* o, const RunState& state) { return static_cast<T*>(o)->should_interrupt(state); };
   }
 
   void step_end(const RunState& state) const {
@@ -42,12 +47,14 @@ class Callback {
     if (epoch_end_) epoch_end_(object_, state);
   }
   bool should_stop(const RunState& state) const { return should_stop_ && should_stop_(object_, state); }
+  bool should_interrupt(const RunState& state) const { return should_interrupt_ && should_interrupt_(object_, state); }
 
  private:
   void* object_;
   void (*step_end_)(void*, const RunState&) = nullptr;
   void (*epoch_end_)(void*, const RunState&) = nullptr;
   bool (*should_stop_)(void*, const RunState&) = nullptr;
+  bool (*should_interrupt_)(void*, const RunState&) = nullptr;
 };
 
 /// Ends a run whose validation -ELBO (never annealed) has not become better for `patience` epochs, or has diverged.

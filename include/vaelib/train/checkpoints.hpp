@@ -1,10 +1,34 @@
 // Checkpoints of a run: enough to go on with the same bits from any step, in mid-epoch too.
+//
+//   checkpoint-<step>.safetensors   the newest and the one before
+//   best-<step>.safetensors         those after the best epochs, where Checkpoints::best asks for them
 #pragma once
 
 #include <vaelib/io/checkpoint.hpp>
 #include <vaelib/train/run_state.hpp>
 
 namespace vaelib::inline VAELIB_ABI {
+
+struct Checkpoints;
+namespace detail {
+inline void save_run(const Checkpoints& to, const LearnerMemory& memory, const RunState& state);
+inline bool load_run(const Checkpoints& from, const LearnerMemory& memory, RunState& state);
+}  // namespace detail
+
+/// Where and when a run is saved: `{.checkpoints = Checkpoints{.folder = "runs/a", .every = 1000, .resume = true}}`.
+/// After each epoch it is saved in any case, and where a callback interrupts it.
+struct Checkpoints {
+  std::string folder;
+  std::int64_t every = 0;    ///< steps between them; 0: after each epoch only
+  double every_seconds = 0;  ///< the same by the clock; 0: never
+  int best = 0;              ///< keep so many more: those after the epochs of the lowest validation -ELBO (else training loss)
+  bool resume = false;       ///< go on from the newest valid one, if there is one
+  std::string from{};        ///< with `resume`: from this file instead
+
+  // Not to be set: what saves and loads is compiled only into programs that make a Checkpoints.
+  void (*save)(const Checkpoints&, const LearnerMemory&, const RunState&) = detail::save_run;
+  bool (*load)(const Checkpoints&, const LearnerMemory&, RunState&) = detail::load_run;
+};
 
 namespace detail {
 
@@ -14,6 +38,7 @@ inline constexpr int history_columns = 12;
 void for_each_part(const LearnerMemory& memory, auto&& f) {
   f(std::string("values"), memory.values);
   f(std::string("state"), memory.state);
+  if (memory.average.count > 0) f(std::string("average"), memory.average);
   for (int phase = 0; phase < memory.phases; ++phase)
     for (int k = 0; k < memory.moments_of_phase; ++k)
       f(text("moments.", phase, '.', k), memory.moments[phase * memory.moments_of_phase + k]);
@@ -37,8 +62,22 @@ inline std::string fingerprint(const LearnerMemory& memory, const RunState& stat
               memory.parameters->size(), " tensors of ", numbers, " numbers (", checksum, ")");
 }
 
-inline void save_run(const std::string& folder, const LearnerMemory& memory, const RunState& state) {
-  check_folder(folder);
+/// The steps after the `count` best epochs; of equals the earlier.
+inline std::vector<std::uint64_t> best_steps(const History& history, int count) {
+  std::vector<std::pair<double, std::uint64_t>> epochs;
+  for (const auto& row : history) {
+    const double validation = row.val_recon + row.val_kl;
+    epochs.push_back({validation == validation ? validation : row.train_loss, std::uint64_t(row.step)});
+  }
+  std::sort(epochs.begin(), epochs.end());
+  epochs.resize(std::min(epochs.size(), std::size_t(count)));
+  std::vector<std::uint64_t> steps;
+  for (const auto& [loss, step] : epochs) steps.push_back(step);
+  return steps;
+}
+
+inline void save_run(const Checkpoints& to, const LearnerMemory& memory, const RunState& state) {
+  check_folder(to.folder);
   std::vector<SafetensorsView> tensors;
   for_each_part(memory, [&](const std::string& name, const LearnerMemory::Part& part) {
     tensors.push_back({name, memory.dtype, {part.count}, part.data});
@@ -51,14 +90,26 @@ inline void save_run(const std::string& folder, const LearnerMemory& memory, con
   tensors.push_back(SafetensorsView::of("run.sums", {4}, sums));
   tensors.push_back({"run.updates", Dtype::i64, {memory.phases}, memory.updates});
   tensors.push_back(SafetensorsView::of("run.history", {std::int64_t(state.history.size()), history_columns}, history));
-  CheckpointStore(folder).save(state.steps, std::move(tensors), {{"vaelib.run", fingerprint(memory, state)}});
+  const Metadata metadata{{"vaelib.run", fingerprint(memory, state)}};
+  if (to.best > 0 && state.batch == 0) {
+    const auto best = best_steps(state.history, to.best);
+    const CheckpointStore store(to.folder, "best");
+    if (std::find(best.begin(), best.end(), state.steps) != best.end()) store.write(state.steps, tensors, metadata);
+    store.remove_all_but(best);
+  }
+  CheckpointStore(to.folder).save(state.steps, std::move(tensors), metadata);
 }
 
-/// Takes the newest valid checkpoint, if there is one. Throws where it belongs to another run.
-inline bool load_run(const std::string& folder, const LearnerMemory& memory, RunState& state) {
-  check_folder(folder);
+/// Takes the file that was asked for, or the newest valid checkpoint, if there is one. Throws where it belongs to another run.
+inline bool load_run(const Checkpoints& from, const LearnerMemory& memory, RunState& state) {
   std::vector<std::string> skipped;
-  const auto checkpoint = CheckpointStore(folder).newest_valid(&skipped);
+  std::optional<Checkpoint> checkpoint;
+  if (!from.from.empty()) {
+    checkpoint = load_checkpoint(from.from);
+  } else {
+    check_folder(from.folder);
+    checkpoint = CheckpointStore(from.folder).newest_valid(&skipped);
+  }
   for (const auto& reason : skipped) std::fprintf(stderr, "skipped a checkpoint: %s\n", reason.c_str());
   if (!checkpoint) return false;
   const SafetensorsFile& file = checkpoint->file;
@@ -93,17 +144,5 @@ inline bool load_run(const std::string& folder, const LearnerMemory& memory, Run
 }
 
 }  // namespace detail
-
-/// Where and when a run is saved: `{.checkpoints = Checkpoints{.folder = "runs/a", .every = 1000, .resume = true}}`.
-/// After each epoch it is saved in any case.
-struct Checkpoints {
-  std::string folder;
-  std::int64_t every = 0;  ///< steps between them; 0: after each epoch only
-  bool resume = false;     ///< go on from the newest valid one, if there is one
-
-  // Not to be set: what saves and loads is compiled only into programs that make a Checkpoints.
-  void (*save)(const std::string&, const LearnerMemory&, const RunState&) = detail::save_run;
-  bool (*load)(const std::string&, const LearnerMemory&, RunState&) = detail::load_run;
-};
 
 }  // namespace vaelib::inline VAELIB_ABI

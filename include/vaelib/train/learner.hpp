@@ -35,6 +35,8 @@ struct StepOptions {
   float clip_norm = 0;      ///< gradients of a larger norm are scaled down to it; 0: never
   NonFinite non_finite = NonFinite::stop;
   RollBack roll_back{};
+  std::int64_t micro_batch = 0;  ///< rows that are computed at a time, their gradients added up; 0: all
+  float average = 0;             ///< decay of the average of the weights (Learner::average); 0: none is kept
 };
 
 template <class Model>
@@ -61,11 +63,10 @@ class Learner {
     StepResult result;
     ++steps;
     weights.discard();  // what a step proposed that was left by an exception
+    if (options.average > 0 && average.size() == 0) begin_average();
     for (int phase = 0; phase < phase_count<Model>() && result.accepted; ++phase) {
       select_phase(phase);
-      const auto loss = forward(samples, options.beta, options.capacity, Mode::training, Stream::noise, steps, phase);
-      step.backward(loss.objective);
-      const StepResult of_phase = read(loss);
+      const StepResult of_phase = gradients_of(samples, options, phase);
       if (phase == 0) result = of_phase;
       const double norm = gradient_norm();
       if (phase == 0) result.gradient_norm = norm;
@@ -81,11 +82,17 @@ class Learner {
     }
     if (result.accepted) {
       weights.commit();
+      if (options.average > 0) update_average(options.average);
     } else {
       weights.discard();
     }
     step.end();
     return result;
+  }
+
+  /// Begins the average of the weights with what they are now; learn() goes on with it.
+  [[gnu::cold]] void begin_average() {
+    average = weights.values;
   }
 
   /// The losses of a batch in evaluation mode; `number` keys its random numbers.
@@ -105,6 +112,7 @@ class Learner {
     m.dtype = dtype_of<Real>();
     m.values = {weights.values.data(), weights.values.size()};
     m.state = {weights.state.data(), weights.state.size()};
+    m.average = {average.data(), average.size()};
     m.phases = phase_count<Model>();
     m.moments_of_phase = Optimizer::moments;
     for (int i = 0; i < m.phases * m.moments_of_phase; ++i) {
@@ -124,6 +132,7 @@ class Learner {
   std::uint64_t steps = 0;                                            ///< taken so far
   std::array<std::int64_t, phase_count<Model>()> updates{};           ///< accepted, by phase: Adam's count
   std::array<std::array<Buffer<Real>, Optimizer::moments>, phase_count<Model>()> moments;
+  Buffer<Real> average;  ///< of weights.values over the steps; empty where none was begun
 
   B backend;
   Step<B> step;
@@ -147,6 +156,24 @@ class Learner {
     Batch<Real> batch = samples;
     batch.space = step.rows(samples.count, samples.first);
     return losses_of(weights.model.loss(step, batch));
+  }
+
+  /// Forward and backward, a part of the batch at a time. Rows keep their random numbers, whatever the parts.
+  StepResult gradients_of(const Batch<Real>& samples, const StepOptions& options, int phase) {
+    const std::int64_t most = options.micro_batch > 0 ? options.micro_batch : samples.count;
+    StepResult total;
+    for (std::int64_t done = 0; done < samples.count; done += most) {
+      const std::int64_t count = std::min<std::int64_t>(most, samples.count - done);
+      const auto part = samples.part(done, count);
+      const auto loss = forward(part, options.beta, options.capacity, Mode::training, Stream::noise, steps, phase);
+      const double share = double(count) / double(samples.count);
+      step.backward(loss.objective, Real(share), done > 0);
+      const StepResult of_part = read(loss);
+      total.objective += share * of_part.objective;
+      total.reconstruction += share * of_part.reconstruction;
+      total.kl += share * of_part.kl;
+    }
+    return total;
   }
 
   template <class L>
@@ -204,6 +231,16 @@ class Learner {
       for (int k = 0; k < Optimizer::moments; ++k) m[k] = moments[phase][k].data() + first;
       backend.update(optimizer, rates, scale, count, weights.values.data() + first, gradients.data() + first, m);
     });
+  }
+
+  /// average += (1 - d) (values - average), where d = min(decay, (1 + n) / (10 + n)) at update n, so that an early average
+  /// forgets the first weights (as in TensorFlow's ExponentialMovingAverage).
+  void update_average(float decay) {
+    const double n = double(updates[0]);
+    const auto share = Real(1 - std::min(double(decay), (1 + n) / (10 + n)));
+    const Real* value = weights.values.data();
+    Real* mean = average.data();
+    for (long i = 0; i < average.size(); ++i) mean[i] += share * (value[i] - mean[i]);
   }
 
   [[gnu::cold]] void roll_back(const StepResult& result, const RollBack& options) {

@@ -54,6 +54,7 @@ class Snapshot {
     const auto part = [&](const LearnerMemory::Part& p) { f(p.data, std::size_t(p.count) * dtype_size(memory.dtype)); };
     part(memory.values);
     part(memory.state);
+    part(memory.average);
     for (int k = 0; k < memory.phases * memory.moments_of_phase; ++k) part(memory.moments[k]);
     f(memory.updates, memory.phases * sizeof(std::int64_t));
   }

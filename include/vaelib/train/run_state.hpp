@@ -42,7 +42,7 @@ struct LearnerMemory {
   static constexpr int most_moments = 32;
 
   Dtype dtype{};  ///< of all parts but updates
-  Part values, state;
+  Part values, state, average;
   std::array<Part, most_moments> moments{};  ///< by phase and then by moment
   int phases = 0, moments_of_phase = 0;
   std::int64_t* updates = nullptr;  ///< by phase

@@ -7,6 +7,7 @@
 #include <vaelib/data/dataset.hpp>
 #include <vaelib/schedules/plateau.hpp>
 #include <vaelib/schedules/schedule.hpp>
+#include <vaelib/train/batch_reader.hpp>
 #include <vaelib/train/callbacks.hpp>
 #include <vaelib/train/checkpoints.hpp>
 #include <vaelib/train/history.hpp>
@@ -20,6 +21,7 @@ namespace vaelib::inline VAELIB_ABI {
 
 struct FitOptions {
   std::int64_t epochs = 10, batch_size = 128;
+  std::int64_t micro_batch = 0;  ///< a batch is computed in parts of so many samples, their gradients added up; 0: as a whole
   SourceView validation{};     ///< evaluated after each epoch; none by default
   Schedule beta = 1.0f;        ///< weight of the KL divergence
   Schedule capacity = 0.0f;    ///< nats; for models with ElboOptions::use_capacity
@@ -28,6 +30,8 @@ struct FitOptions {
   float clip_norm = 0;         ///< largest norm of the gradients; 0: unlimited
   NonFinite non_finite = NonFinite::stop;
   RollBack roll_back{};        ///< of NonFinite::roll_back
+  float average = 0;  ///< decay of an average of the weights, which validation and Trainer::averaged_weights use; 0: none
+  bool read_ahead = false;  ///< the next batch is read while a step computes; the data set is then used by two threads
   std::optional<MetricFiles> metrics{};      ///< metrics.csv and metrics.jsonl in a folder; none by default
   std::optional<Checkpoints> checkpoints{};  ///< none by default
   std::vector<Callback> callbacks{};         ///< told of every step and epoch; may end the run
@@ -46,6 +50,12 @@ class Trainer {
 
   auto& weights() { return learner.weights; }
   const auto& weights() const { return learner.weights; }
+  /// The average of the weights (FitOptions::average) with the state of the model; the weights where none is kept.
+  Weights<Model, B> averaged_weights() const {
+    Weights<Model, B> result = learner.weights;
+    if (learner.average.size() > 0) result.values = learner.average;
+    return result;
+  }
 
   /// Trains until options.epochs epochs are done, those of a resumed run included. Throws Error where data, numbers or
   /// files are not as they have to be; what was saved before stays valid.
@@ -55,23 +65,34 @@ class Trainer {
     if (options.batch_size < 1) fail("vaelib: a batch has at least 1 sample, found ", options.batch_size);
     if (options.plateau && !options.validation) fail("vaelib: FitOptions::plateau watches the validation loss; give FitOptions::validation");
     if (options.plateau) options.plateau->check();
+    if (options.micro_batch < 0) fail("vaelib: FitOptions::micro_batch is ", options.micro_batch, ", expected 0 or more");
+    if (!(options.average >= 0 && options.average < 1)) fail("vaelib: FitOptions::average is ", options.average, ", expected 0 or more and less than 1");
     RunState state{.batch_size = options.batch_size, .rows = data.size(), .shape = data.shape()};
+    if (options.average > 0 && learner.average.size() == 0) learner.begin_average();
     if (options.checkpoints && options.checkpoints->resume) resume(state, *options.checkpoints);
     keep_snapshot(options);
 
     data::Batches batches(data.size(), options.batch_size, true, learner.seed);
+    BatchReader reader(data);
+    last_saved = Clock::now();
     Progress progress(options.progress);
     while (state.epoch < options.epochs && !should_stop(options, state)) {
-      const auto begun = std::chrono::steady_clock::now();
+      const auto begun = Clock::now();
       batches.start(state.epoch);
       state.plateau = plateau_of(options, state.history);
       for (; state.batch < batches.count(); ++state.batch) {
         if (is_due(options, state)) save(state, options);
-        one_step(data, batches[state.batch], state, options);
+        if (state.batch > 0 && interrupted(options, state)) {
+          if (options.checkpoints && state.saved != learner.steps) save(state, options);
+          return std::move(state.history);
+        }
+        reader.read(state.epoch, batches[state.batch]);
+        if (options.read_ahead && state.batch + 1 < batches.count()) reader.read_ahead(state.epoch, batches[state.batch + 1]);
+        one_step(batch_of(reader, data, batches[state.batch]), state, options);
         for (const Callback& callback : options.callbacks) callback.step_end(state);
         progress.step(state.epoch, options.epochs, state.batch + 1, batches.count(), state.last.objective, state.last.kl, options.beta.at(state.step(), state.epoch));
       }
-      finish_epoch(state, options, std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count());
+      finish_epoch(state, options, seconds_since(begun));
       progress.epoch(options.epochs, state.history.back());
       if (options.metrics) options.metrics->write(options.metrics->folder, state.history);
       if (options.checkpoints) save(state, options);
@@ -84,10 +105,12 @@ class Trainer {
   StepResult evaluate(SourceView data, std::int64_t batch_size = 128, float beta = 1, float capacity = 0) {
     check(data);
     data::Batches batches(data.size(), batch_size);
+    BatchReader reader(data);
     StepResult total;
     for (std::int64_t b = 0; b < batches.count(); ++b) {
       const auto rows = batches[b];
-      const auto result = learner.evaluate(gather(data, 0, rows), beta, capacity, std::uint64_t(b));
+      reader.read(0, rows);
+      const auto result = learner.evaluate(batch_of(reader, data, rows), beta, capacity, std::uint64_t(b));
       const double share = double(rows.size()) / double(data.size());
       total.objective += share * result.objective;
       total.reconstruction += share * result.reconstruction;
@@ -99,10 +122,18 @@ class Trainer {
   Learner<Model, Optimizer, B> learner;
 
  private:
+  using Clock = std::chrono::steady_clock;
+  static double seconds_since(Clock::time_point begun) { return std::chrono::duration<double>(Clock::now() - begun).count(); }
+
+  static bool interrupted(const FitOptions& options, const RunState& state) {
+    bool interrupt = false;
+    for (const Callback& callback : options.callbacks) interrupt = callback.should_interrupt(state) || interrupt;
+    return interrupt;
+  }
   static bool should_stop(const FitOptions& options, const RunState& state) {
     bool stop = false;
     for (const Callback& callback : options.callbacks) stop = callback.should_stop(state) || stop;
-    return stop && state.batch == 0;  // an epoch that was begun is ended
+    return (stop && state.batch == 0) || interrupted(options, state);  // an epoch that was begun is ended, unless interrupted
   }
   void check(const SourceView& data) const {
     if (data.size() < 1) fail("vaelib: the data set is empty");
@@ -112,27 +143,26 @@ class Trainer {
     }
   }
 
-  Batch<Real> gather(const SourceView& data, std::uint64_t epoch, std::span<const std::uint32_t> rows) {
+  Batch<Real> batch_of(const BatchReader& reader, const SourceView& data, std::span<const std::uint32_t> rows) {
     const long count = long(rows.size()), features = data.shape().size();
-    data.fill(epoch, rows, floats.at_least(count * features), labels.at_least(count));
-    check_values(rows, features);
+    check_values(rows, features, reader.features());
     const Real* values = nullptr;
     if constexpr (std::is_same_v<Real, float>) {
-      values = floats.data();
+      values = reader.features();
     } else {
-      values = std::copy_n(floats.data(), count * features, converted.at_least(count * features)) - count * features;
+      values = std::copy_n(reader.features(), count * features, converted.at_least(count * features)) - count * features;
     }
-    return {count, data.shape(), values, data.classes() > 0 ? labels.data() : nullptr};
+    return {count, data.shape(), values, data.classes() > 0 ? reader.labels() : nullptr};
   }
 
   /// Values that the likelihood does not allow (NaN is none it allows) are named, not learned from.
-  void check_values(std::span<const std::uint32_t> rows, long features) {
+  void check_values(std::span<const std::uint32_t> rows, long features, const float* floats) {
     float low = -3.0e38f, high = 3.0e38f;
     if constexpr (requires { learner.weights.model.likelihood.smallest; }) {
       low = learner.weights.model.likelihood.smallest;
       high = learner.weights.model.likelihood.largest;
     }
-    if (all_within(long(rows.size()) * features, floats.data(), low, high)) return;
+    if (all_within(long(rows.size()) * features, floats, low, high)) return;
     for (std::size_t r = 0; r < rows.size(); ++r)
       for (long j = 0; j < features; ++j) {
         const float v = floats[r * features + j];
@@ -142,14 +172,14 @@ class Trainer {
       }
   }
 
-  void one_step(const SourceView& data, std::span<const std::uint32_t> rows, RunState& state, const FitOptions& options) {
+  void one_step(const Batch<Real>& batch, RunState& state, const FitOptions& options) {
     const StepOptions step{options.beta.at(state.step(), state.epoch), options.capacity.at(state.step(), state.epoch),
                            state.plateau * options.learning_rate.at(state.step(), state.epoch), options.clip_norm, options.non_finite,
-                           options.roll_back};
-    state.last = learner.learn(gather(data, state.epoch, rows), step);
+                           options.roll_back, options.micro_batch, options.average};
+    state.last = learner.learn(batch, step);
     state.steps = learner.steps;
     if (state.last.accepted) {
-      const double n = double(rows.size());
+      const double n = double(batch.count);
       state.samples += n;
       state.sums[0] += n * state.last.objective;
       state.sums[1] += n * state.last.reconstruction;
@@ -173,6 +203,7 @@ class Trainer {
     m.seconds = seconds;
     m.val_loss = m.val_recon = m.val_kl = std::numeric_limits<double>::quiet_NaN();
     if (options.validation) {
+      const Averaged averaged(learner, options.average > 0);
       const auto v = evaluate(options.validation, options.batch_size, float(m.current_beta), options.capacity.at(last, state.epoch));
       m.val_loss = v.objective;
       m.val_recon = v.reconstruction;
@@ -187,16 +218,18 @@ class Trainer {
   }
 
   bool is_due(const FitOptions& options, const RunState& state) const {
-    if (!options.checkpoints || options.checkpoints->every <= 0) return false;
-    return learner.steps > 0 && state.saved != learner.steps && learner.steps % options.checkpoints->every == 0;
+    if (!options.checkpoints || learner.steps == 0 || state.saved == learner.steps) return false;
+    const Checkpoints& when = *options.checkpoints;
+    return (when.every > 0 && learner.steps % when.every == 0) || (when.every_seconds > 0 && seconds_since(last_saved) >= when.every_seconds);
   }
   [[gnu::cold]] void save(RunState& state, const FitOptions& options) {
-    options.checkpoints->save(options.checkpoints->folder, learner.memory(), state);
+    options.checkpoints->save(*options.checkpoints, learner.memory(), state);
     state.saved = learner.steps;
+    last_saved = Clock::now();
     keep_snapshot(options);
   }
   [[gnu::cold]] void resume(RunState& state, const Checkpoints& checkpoints) {
-    if (checkpoints.load(checkpoints.folder, learner.memory(), state)) learner.steps = state.steps;
+    if (checkpoints.load(checkpoints, learner.memory(), state)) learner.steps = state.steps;
   }
   /// Where a run begins, and where it is saved: so the one resumed from there goes back to the same weights.
   void keep_snapshot(const FitOptions& options) {
@@ -209,9 +242,21 @@ class Trainer {
     return plateau.rate;
   }
 
-  Buffer<float> floats;
+  /// The average in the place of the weights, until the end of the scope.
+  struct Averaged {
+    Learner<Model, Optimizer, B>& learner;
+    bool on;
+    Averaged(Learner<Model, Optimizer, B>& l, bool o) : learner(l), on(o) { swap(); }
+    Averaged(const Averaged&) = delete;
+    Averaged& operator=(const Averaged&) = delete;
+    ~Averaged() { swap(); }
+    void swap() {
+      if (on) std::swap(learner.average, learner.weights.values);
+    }
+  };
+
   Buffer<Real> converted;
-  Buffer<std::int32_t> labels;
+  Clock::time_point last_saved{};
 };
 
 }  // namespace vaelib::inline VAELIB_ABI

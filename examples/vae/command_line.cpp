@@ -1,11 +1,11 @@
 #include "command_line.hpp"
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cstdio>
-#include <numeric>
 #include <vaelib/core/error.hpp>
 #include <vaelib/version.hpp>
+
+#include "config.hpp"
 
 namespace vae {
 
@@ -37,6 +37,8 @@ Examples:
   vae train --model-type fc --hidden-size 400 --code-size 2
   vae train --data shapes --beta 4 --output-dir runs/factors
   vae train --beta-strategy cyclical --cycle-length 5000 --max-beta 1
+  vae train --data photos --image-size 64 --likelihood learned-gaussian
+  vae train --config runs/conv-shapes/config.json --seed 1 --output-dir runs/again
   vae train --resume --epochs 100        100 in all, the 50 of before included)";
 
 /// A command that uses a trained run: its flags by the letters of `flags` (see add_use_flags).
@@ -66,12 +68,24 @@ struct Formatter : CLI::Formatter {
   }
 };
 
+/// A flag that may stand alone, which means "auto".
+void set(std::string& member, const std::vector<std::string>& values) {
+  member = values.empty() || values.front().empty() || values.front() == "true" ? "auto" : values.front();
+}
+void set(auto&, const std::vector<std::string>&) {}  // no such flag has another type
+
 void add_flags(CLI::App& app, TrainOptions& options) {
   each_flag(options, [&](const Flag& flag, auto& member) {
     using Member = std::remove_reference_t<decltype(member)>;
     const std::string name = "--" + flag.name;
     if constexpr (std::is_same_v<Member, bool>) {
       app.add_flag(name, member, flag.help)->group(flag.group);
+    } else if (flag.value.starts_with('[')) {
+      app.add_option_function<std::vector<std::string>>(
+             name, [&](const std::vector<std::string>& values) { set(member, values); }, flag.help)
+          ->expected(0, 1)
+          ->option_text(flag.value)
+          ->group(flag.group);
     } else {
       const std::string value = flag.shows_default ? text("  [", text_of_value(member), "]") : "";
       auto* option = app.add_option(name, member, flag.help + value);
@@ -102,17 +116,6 @@ void add_use_flags(CLI::App& app, const UseCommand& command, UseOptions& o) {
   add(' ', "--threads", o.threads, "N", "0: as many as this process may use", whole_number(0, 1024), true);
 }
 
-std::size_t edits_between(const std::string& a, const std::string& b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), std::size_t{0});
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i);
-    for (std::size_t j = 1; j <= b.size(); ++j)
-      diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])}));
-  }
-  return row.back();
-}
-
 /// Refuses the first argument that no flag or command took.
 void refuse_unknown(const std::vector<std::string>& left, const std::vector<std::string>& known,
                     const std::string& advice) {
@@ -132,14 +135,6 @@ std::vector<std::string> flags_of(const CLI::App& app) {
 
 }  // namespace
 
-std::string nearest(const std::string& word, const std::vector<std::string>& known) {
-  std::string best;
-  std::size_t fewest = std::max<std::size_t>(2, word.size() / 3) + 1;
-  for (const auto& candidate : known)
-    if (const std::size_t edits = edits_between(word, candidate); edits < fewest) best = candidate, fewest = edits;
-  return best;
-}
-
 CommandLine read_command_line(int argc, char** argv) {
   CommandLine line;
   CLI::App app("vae trains variational autoencoders on images, and uses them.", "vae");
@@ -152,6 +147,14 @@ CommandLine read_command_line(int argc, char** argv) {
   auto* train = app.add_subcommand("train", "train a VAE; writes model, metrics and pictures into a folder");
   train->allow_extras();
   train->footer(examples_of_train);
+  std::string config;
+  train->add_option("--config", config, "flags from a JSON file, such as a run's config.json; flags given here count more")
+      ->option_text("FILE")
+      ->group("Configuration");
+  train->add_flag("--print-config", line.calls.print_config, "print the flags of the run as JSON, for --config, and do nothing else")
+      ->group("Configuration");
+  train->add_flag("--dry-run", line.calls.dry_run, "say what would be done: shapes, memory, the loss of one batch, files; writes nothing")
+      ->group("Configuration");
   add_flags(*train, line.train);
 
   std::vector<std::string> commands{"train", "--help", "--version"};
@@ -187,6 +190,7 @@ CommandLine read_command_line(int argc, char** argv) {
   refuse_unknown(command->remaining(), flags_of(*command), text("vae ", line.command, " --help lists the flags"));
   for (const CLI::Option* option : train->get_options())
     if (option->count() > 0) line.given.insert(option->get_lnames().front());
+  if (!config.empty()) set_flags(line.train, line.given, read_config_file(config), config);
   return line;
 }
 

@@ -1,7 +1,7 @@
 // vae: trains variational autoencoders on images, and uses them. `vae --help` lists the commands.
 //
-// Exit codes: 0, 2 where the command line is wrong, 1 where anything else is; then one line on standard error says
-// what.
+// Exit codes: 0; 2 where the command line is wrong, 1 where anything else is: then one line on standard error says what; 130
+// and 143 where SIGINT or SIGTERM interrupted a run, which was saved.
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -27,7 +27,7 @@ int main(int argc, char** argv) {
   try {
     const auto line = vae::read_command_line(argc, argv);
     if (line.command == "train") {
-      vae::train(line.train, line.given);
+      return vae::train(line.train, line.given, line.calls);
     } else if (!line.command.empty()) {
       vae::use(line.command, line.use);
     }

@@ -21,8 +21,22 @@ struct ModelSettings {
   int threads = 0;
 };
 
+/// What one step takes, and what came of it.
+struct Trial {
+  struct Tensor {
+    std::string name, shape;
+    std::int64_t numbers;
+  };
+  std::vector<Tensor> tensors;
+  std::int64_t weights = 0, training = 0, step = 0;  ///< bytes: weights and state; gradients, moments and average; one batch
+  vaelib::StepResult result;
+};
+
 class AnyModel {
  public:
+  using Pixels = std::span<const float>;
+  using Labels = const std::int32_t*;
+
   virtual ~AnyModel() = default;
 
   virtual long parameters() const = 0;
@@ -31,9 +45,11 @@ class AnyModel {
   virtual vaelib::History fit(const vaelib::SourceView& data, const vaelib::FitOptions& options) = 0;
   virtual void save(const std::string& path, const vaelib::Metadata& metadata) const = 0;
   virtual void load(const std::string& path) = 0;
+  /// Reads the tensors whose names begin with one of the prefixes; their names.
+  virtual std::vector<std::string> load_part(const std::string& path, const std::vector<std::string>& prefixes) = 0;
+  virtual void use_average() = 0;  ///< the average of the weights, where fit has kept one, becomes the weights
+  virtual Trial try_step(Pixels images, Labels labels, const vaelib::StepOptions& options) = 0;
 
-  using Pixels = std::span<const float>;
-  using Labels = const std::int32_t*;
   virtual std::vector<float> encode(Pixels images, Labels labels) const = 0;  ///< means of q(z|x)
   virtual std::vector<float> log_variances(Pixels images, Labels labels) const = 0;  ///< of q(z|x)
   virtual std::vector<float> reconstruct(Pixels images, Labels labels) const = 0;

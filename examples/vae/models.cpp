@@ -1,4 +1,4 @@
-// The models: fully connected for images of any size, convolutional for 28 x 28 and 64 x 64; each also conditional.
+// The models: fully connected, convolutional for small images and for larger ones; each also conditional.
 #include <vaelib/vae.hpp>
 
 #include "any_likelihood.hpp"
@@ -13,20 +13,20 @@ namespace {
 using Code = Gaussian<dynamic>;
 constexpr int label_features = 16;  // of the embedding of a label
 
-using FcEncoder = Sequential<Shape{dynamic, dynamic, 1}, Flatten, Linear<dynamic>, ReLU>;
-using FcDecoder =
-    Sequential<Shape{dynamic}, Linear<dynamic>, ReLU, Linear<dynamic>, Reshape<Shape{dynamic, dynamic, 1}>>;
+constexpr Shape any_image{dynamic, dynamic, dynamic};
 
-using Encoder28 =
-    Sequential<Shape{28, 28, 1}, Conv2d<32, 4, 2, 1>, ReLU, Conv2d<64, 4, 2, 1>, ReLU, Flatten, Linear<256>, ReLU>;
-using Decoder28 = Sequential<Shape{dynamic}, Linear<256>, ReLU, Linear<7 * 7 * 64>, ReLU, Reshape<Shape{7, 7, 64}>,
-                             ConvTranspose2d<32, 4, 2, 1>, ReLU, ConvTranspose2d<1, 4, 2, 1>>;
+using FcEncoder = Sequential<any_image, Flatten, Linear<dynamic>, ReLU>;
+using FcDecoder = Sequential<Shape{dynamic}, Linear<dynamic>, ReLU, Linear<dynamic>, Reshape<any_image>>;
 
-using Encoder64 = Sequential<Shape{64, 64, 1}, Conv2d<32, 4, 2, 1>, ReLU, Conv2d<64, 4, 2, 1>, ReLU,
-                             Conv2d<128, 4, 2, 1>, ReLU, Conv2d<256, 4, 2, 1>, ReLU, Flatten>;
-using Decoder64 = Sequential<Shape{dynamic}, Linear<4 * 4 * 256>, ReLU, Reshape<Shape{4, 4, 256}>,
-                             ConvTranspose2d<128, 4, 2, 1>, ReLU, ConvTranspose2d<64, 4, 2, 1>, ReLU,
-                             ConvTranspose2d<32, 4, 2, 1>, ReLU, ConvTranspose2d<1, 4, 2, 1>>;
+using SmallEncoder = Sequential<any_image, Conv2d<32, 4, 2, 1>, ReLU, Conv2d<64, 4, 2, 1>, ReLU, Flatten, Linear<256>, ReLU>;
+using SmallDecoder = Sequential<Shape{dynamic}, Linear<256>, ReLU, Linear<dynamic>, ReLU, Reshape<any_image>,
+                                ConvTranspose2d<32, 4, 2, 1>, ReLU, ConvTranspose2d<dynamic, 4, 2, 1>>;
+
+using LargeEncoder = Sequential<any_image, Conv2d<32, 4, 2, 1>, ReLU, Conv2d<64, 4, 2, 1>, ReLU, Conv2d<128, 4, 2, 1>, ReLU,
+                                Conv2d<256, 4, 2, 1>, ReLU, Flatten>;
+using LargeDecoder = Sequential<Shape{dynamic}, Linear<dynamic>, ReLU, Reshape<any_image>, ConvTranspose2d<128, 4, 2, 1>, ReLU,
+                                ConvTranspose2d<64, 4, 2, 1>, ReLU, ConvTranspose2d<32, 4, 2, 1>, ReLU,
+                                ConvTranspose2d<dynamic, 4, 2, 1>>;
 
 template <class Model>
 class ModelOf : public AnyModel {
@@ -42,6 +42,25 @@ class ModelOf : public AnyModel {
     vaelib::save(path, trainer.weights(), metadata);
   }
   void load(const std::string& path) override { vaelib::load(path, trainer.weights()); }
+  std::vector<std::string> load_part(const std::string& path, const std::vector<std::string>& prefixes) override {
+    return vaelib::load_part(path, trainer.weights(), prefixes);
+  }
+  void use_average() override { trainer.weights() = trainer.averaged_weights(); }
+  Trial try_step(Pixels images, Labels labels, const StepOptions& options) override {
+    auto& learner = trainer.learner;
+    const Shape shape = trainer.weights().model.input_shape();
+    Trial trial;
+    trial.result = learner.learn({long(images.size()) / shape.size(), shape, images.data(), labels}, options);
+    for (const auto& [name, p] : learner.weights.parameters)
+      trial.tensors.push_back({name, shape_text(vaelib::detail::file_shape(p)), p.size()});
+    const auto bytes = [](const auto& buffer) { return std::int64_t(buffer.size()) * 4; };
+    trial.weights = bytes(learner.weights.values) + bytes(learner.weights.state);
+    trial.training = bytes(learner.gradients) + bytes(learner.average);
+    for (const auto& moments : learner.moments)
+      for (const auto& moment : moments) trial.training += bytes(moment);
+    trial.step = std::int64_t(learner.step.bytes_held()) + bytes(images);
+    return trial;
+  }
   std::vector<float> encode(Pixels images, Labels labels) const override { return session().encode(images, labels); }
   std::vector<float> log_variances(Pixels images, Labels labels) const override {
     const Shape shape = trainer.weights().model.input_shape();
@@ -94,9 +113,16 @@ std::unique_ptr<AnyModel> make_model(const ModelSettings& s) {
   if (!s.convolutional)
     return make(FcEncoder{s.image, Flatten{}, hidden, ReLU{}},
                 FcDecoder{code, hidden, ReLU{}, Linear<dynamic>{s.image.size()}, {s.image}}, s);
-  if (s.image == Encoder28::takes) return make(Encoder28{}, Decoder28{code}, s);
-  if (s.image == Encoder64::takes) return make(Encoder64{}, Decoder64{code}, s);
-  fail("--model-type conv takes images of 28 x 28 or 64 x 64, found ", text_of(s.image));
+  const bool large = s.image.height >= 48 && s.image.width >= 48;
+  const int part = large ? 16 : 4;
+  if (s.image.height % part != 0 || s.image.width % part != 0)
+    fail("--model-type conv takes images whose sides are multiples of 4, from 48 on of 16, found ", text_of(s.image));
+  const Shape inner{s.image.height / part, s.image.width / part, large ? 256 : 64};
+  const Linear<dynamic> unfold{inner.size()};
+  const ConvTranspose2d<dynamic, 4, 2, 1> last{s.image.channels};
+  const ReLU relu;
+  if (!large) return make(SmallEncoder{s.image}, SmallDecoder{code, {}, relu, unfold, relu, {inner}, {}, relu, last}, s);
+  return make(LargeEncoder{s.image}, LargeDecoder{code, unfold, relu, {inner}, {}, relu, {}, relu, {}, relu, last}, s);
 }
 
 }  // namespace vae

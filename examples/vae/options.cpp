@@ -1,11 +1,15 @@
 #include "options.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
+#include <numeric>
 #include <vaelib/core/error.hpp>
 #include <vaelib/data/fashion_mnist.hpp>
+
+#include "data.hpp"
 
 namespace vae {
 
@@ -64,9 +68,46 @@ void assign(std::uint64_t& member, const std::string& value) { member = std::str
 void assign(double& member, const std::string& value) { member = std::strtod(value.c_str(), nullptr); }
 void assign(bool& member, const std::string& value) { member = value == "true"; }
 
+std::size_t edits_between(const std::string& a, const std::string& b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i);
+    for (std::size_t j = 1; j <= b.size(); ++j)
+      diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])}));
+  }
+  return row.back();
+}
+
 }  // namespace
 
-void take_over(TrainOptions& options, Given& given, const std::map<std::string, std::string>& earlier,
+std::string nearest(const std::string& word, const std::vector<std::string>& known) {
+  std::string best;
+  std::size_t fewest = std::max<std::size_t>(2, word.size() / 3) + 1;
+  for (const auto& candidate : known)
+    if (const std::size_t edits = edits_between(word, candidate); edits < fewest) best = candidate, fewest = edits;
+  return best;
+}
+
+void set_flags(TrainOptions& options, Given& given, const Values& values, const std::string& origin) {
+  std::vector<std::string> known;
+  each_flag(options, [&](const Flag& flag, auto& member) {
+    known.push_back(flag.name);
+    const auto found = values.find(flag.name);
+    if (found == values.end() || given.contains(flag.name)) return;
+    const Check& check = flag.value.empty() ? one_of({"true", "false"}) : flag.check;
+    if (const auto complaint = check(found->second); !complaint.empty()) throw UsageError(text(origin, ": ", flag.name, ": ", complaint));
+    assign(member, found->second);
+    given.insert(flag.name);
+  });
+  for (const auto& [name, value] : values) {
+    if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+    const std::string like = nearest(name, known);
+    throw UsageError(text(origin, ": ", name, " is no flag of vae train", like.empty() ? "" : text("; did you mean ", like, "?")));
+  }
+}
+
+void take_over(TrainOptions& options, Given& given, const Values& earlier,
                const std::string& folder) {
   each_flag(options, [&](const Flag& flag, auto& member) {
     const auto found = earlier.find(flag.name);
@@ -86,18 +127,23 @@ void take_over(TrainOptions& options, Given& given, const std::map<std::string, 
   });
 }
 
-void choose_folder(TrainOptions& o, const Given& given) {
+void choose_folder(TrainOptions& o, Given& given) {
   if (!given.contains("data"))
     o.data = given.contains("data-dir") || vaelib::data::has_fashion_mnist() ? "fashion-mnist" : "shapes";
+  if (const std::string kind = kind_of_data(o.data); kind != o.data) {
+    if (given.contains("data-dir")) throw UsageError(text("--data ", o.data, " is a path, so that --data-dir has no place"));
+    o.data_dir = std::exchange(o.data, kind);
+    given.insert("data-dir");
+  }
   if (o.output_dir.empty()) o.output_dir = text("runs/", o.model_type, "-", o.data);
   while (o.output_dir.size() > 1 && o.output_dir.back() == '/') o.output_dir.pop_back();
 }
 
 void resolve(TrainOptions& o, const Given& given) {
   const auto has = [&](const char* name) { return given.contains(name); };
-  if (o.resume && o.overwrite) throw UsageError("--resume and --overwrite exclude each other");
-  if (o.data == "mnist" && o.data_dir.empty())
-    throw UsageError("--data mnist needs --data-dir, the folder of its four IDX files");
+  if (!o.resume.empty() && o.overwrite) throw UsageError("--resume and --overwrite exclude each other");
+  if (o.data != "fashion-mnist" && o.data != "shapes" && o.data_dir.empty())
+    throw UsageError(text("--data ", o.data, " needs --data-dir, ", o.data == "array" ? "the file" : "the folder", " of its images"));
   if (o.data == "fashion-mnist" && o.data_dir.empty()) o.data_dir = vaelib::data::fashion_mnist_folder;
 
   if (!has("max-beta")) o.max_beta = o.beta;
@@ -120,6 +166,10 @@ std::vector<std::string> flags_without_effect(const TrainOptions& o, const Given
   const std::string strategy = "--beta-strategy " + o.beta_strategy;
   note(o.model_type != "fc", "hidden-size", "--model-type " + o.model_type);
   note(o.data == "shapes", "data-dir", "--data shapes");
+  note(o.data != "images", "image-size", "--data " + o.data);
+  note(o.data != "images", "channels", "--data " + o.data);
+  note(o.data != "images" && o.data != "array", "test-share", "--data " + o.data);
+  note(o.init_from.empty(), "init-parts", "no --init-from");
   note(constant, "min-beta", strategy);
   note(constant, "max-beta", strategy);
   note(o.beta_strategy != "cyclical", "cycle-length", strategy);

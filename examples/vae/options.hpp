@@ -23,10 +23,12 @@ struct TrainOptions {
   bool conditional = false;
 
   std::string data, data_dir;  ///< empty until choose_folder() and resolve()
-  std::int64_t images = 0;
+  std::int64_t images = 0, image_size = 64, channels = 3;
+  double test_share = 0.1;
 
-  std::int64_t epochs = 50, batch_size = 128, patience = 0;
-  double lr = 1e-3, clip_norm = 0;
+  std::int64_t epochs = 50, batch_size = 128, micro_batch = 0, patience = 0;
+  double lr = 1e-3, clip_norm = 0, ema = 0;
+  std::string init_from, init_parts = "encoder.";
   std::string non_finite = "stop";
   std::uint64_t seed = 0;
 
@@ -35,8 +37,10 @@ struct TrainOptions {
   std::int64_t cycle_length = 5000, beta_warmup_steps = 0;
 
   std::string output_dir;  ///< empty until choose_folder()
-  std::int64_t checkpoint_every = 0;
-  bool resume = false, overwrite = false, quiet = false;
+  std::int64_t checkpoint_every = 0, keep_best = 0;
+  double checkpoint_seconds = 0;
+  std::string resume;  ///< empty: no; "auto": from the newest checkpoint; else from this file
+  bool overwrite = false, quiet = false;
 
   std::string device = "auto";
   std::int64_t threads = 0;
@@ -60,7 +64,7 @@ Check not_empty();
 
 struct Flag {
   std::string name;   ///< without "--"
-  std::string value;  ///< how help calls its value; empty for a switch
+  std::string value;  ///< how help calls its value; empty for a switch; in [brackets] where the flag alone means "auto"
   Role role;
   std::string group, help;
   Check check{};
@@ -85,25 +89,34 @@ void each_flag(Options& o, F&& f) {
          whole_number(1, 65536)},
     o.hidden_size);
   f(Flag{"likelihood", "NAME", identity, model,
-         "of the pixels: bernoulli, gaussian (sigma^2 = 1/2: the squared error),\n"
-         "learned-gaussian (sigma is a parameter), optimal-gaussian (sigma^2 is the\nmean squared error of the batch)",
-         one_of({"bernoulli", "gaussian", "learned-gaussian", "optimal-gaussian"})},
+         "of the pixels: bernoulli, continuous-bernoulli, gaussian (sigma^2 = 1/2: the\n"
+         "squared error), learned-gaussian (sigma is a parameter), optimal-gaussian\n"
+         "(sigma^2 is the mean squared error of the batch), laplace, learned-laplace",
+         one_of({"bernoulli", "continuous-bernoulli", "gaussian", "learned-gaussian", "optimal-gaussian", "laplace", "learned-laplace"})},
     o.likelihood);
   f(Flag{"conditional", "", identity, model, "encoder and decoder are told the label of each image"}, o.conditional);
 
-  f(Flag{"data", "NAME", identity, data,
-         "fashion-mnist, mnist, or shapes (64 x 64, made on the fly)\n"
+  f(Flag{"data", "PATH|NAME", identity, data,
+         "a folder of photographs (PNG, JPEG; its subfolders are classes), of MNIST's\n"
+         "files or of CIFAR-10's binary ones, an array of images (.npy, .npz);\n"
+         "or fashion-mnist, or shapes (64 x 64, made on the fly)\n"
          "[fashion-mnist where its files are found, else shapes]",
-         one_of({"shapes", "mnist", "fashion-mnist"}), false},
+         not_empty(), false},
     o.data);
-  f(Flag{"data-dir", "FOLDER", course, data,
-         "of the four IDX files, plain or .gz\n[where Debian's dataset-fashion-mnist puts them; mnist has no default]",
+  f(Flag{"data-dir", "PATH", course, data,
+         "where the files of --data mnist, fashion-mnist, cifar10, images or array lie\n"
+         "[fashion-mnist: where Debian's dataset-fashion-mnist puts them]",
          not_empty(), false},
     o.data_dir);
   f(Flag{"images", "N", identity, data,
          "train on the first N images only; 0: on all (of shapes 20000 new ones an epoch)",
          whole_number(0, 4'000'000'000)},
     o.images);
+  f(Flag{"image-size", "PIXELS", identity, data, "photographs are cut to squares and scaled to this size", whole_number(4, 1024)},
+    o.image_size);
+  f(Flag{"channels", "1|3", identity, data, "photographs in grey or in colour", one_of({"1", "3"})}, o.channels);
+  f(Flag{"test-share", "X", identity, data, "of photographs and arrays, drawn by --seed, is kept for testing", number(1e-6, 0.9)},
+    o.test_share);
 
   f(Flag{"epochs", "N", course, training, "times that all images are gone through, those of a resumed run included",
          whole_number(1, 1'000'000)},
@@ -112,13 +125,26 @@ void each_flag(Options& o, F&& f) {
          "end the run when the test -ELBO has not become better for N epochs; 0: never", whole_number(0, 1'000'000)},
     o.patience);
   f(Flag{"batch-size", "N", identity, training, "images a step", whole_number(1, 1'000'000)}, o.batch_size);
+  f(Flag{"micro-batch", "N", identity, training,
+         "a batch is computed in parts of N images, their gradients added up: the same\nsteps in less memory; 0: as a whole",
+         whole_number(0, 1'000'000)},
+    o.micro_batch);
   f(Flag{"lr", "RATE", course, training, "learning rate of Adam", number(1e-12, 1e3)}, o.lr);
   f(Flag{"clip-norm", "X", course, training, "gradients of a larger norm are scaled down to it; 0: never",
          number(0, 1e12)},
     o.clip_norm);
-  f(Flag{"non-finite", "stop|skip", course, training, "what to do about a step whose loss or gradients are not finite",
-         one_of({"stop", "skip"})},
+  f(Flag{"non-finite", "NAME", course, training,
+         "what to do about a step whose loss or gradients are not finite: stop, skip it,\nor roll-back to the last weights that were",
+         one_of({"stop", "skip", "roll-back"})},
     o.non_finite);
+  f(Flag{"ema", "DECAY", identity, training,
+         "keep an exponential moving average of the weights, which is what is tested and\nsaved in the end (0.999 is usual); 0: none",
+         number(0, 0.9999999)},
+    o.ema);
+  f(Flag{"init-from", "FILE", identity, training, "begin with a part of the weights of another model.safetensors", not_empty(), false},
+    o.init_from);
+  f(Flag{"init-parts", "NAMES", identity, training, "which part: beginnings of names of its tensors, separated by commas", not_empty()},
+    o.init_parts);
   f(Flag{"seed", "N", identity, training, "of first weights, order, noise and shapes", whole_number(0, ~0ull)}, o.seed);
 
   f(Flag{"beta", "X", course, beta, "the weight, at every step", weight}, o.beta);
@@ -140,13 +166,19 @@ void each_flag(Options& o, F&& f) {
     o.free_bits);
 
   f(Flag{"output-dir", "FOLDER", call, output, "[runs/<model type>-<data>]", not_empty(), false}, o.output_dir);
-  f(Flag{"resume", "", call, output,
-         "go on from the newest checkpoint in the output folder, or start where there\n"
-         "is none; flags that are not given are those of that run"},
+  f(Flag{"resume", "[auto|FILE]", call, output,
+         "go on from a checkpoint: the newest in the output folder (start where there is\n"
+         "none), or this one; flags that are not given are those of that run",
+         not_empty(), false},
     o.resume);
   f(Flag{"overwrite", "", call, output, "remove the run that the output folder holds, and start anew"}, o.overwrite);
   f(Flag{"checkpoint-every", "STEPS", course, output, "between checkpoints; 0: after each epoch only", steps},
     o.checkpoint_every);
+  f(Flag{"checkpoint-seconds", "X", course, output, "the same by the clock; 0: never", number(0, 1e9)}, o.checkpoint_seconds);
+  f(Flag{"keep-best", "N", course, output,
+         "keep the checkpoints of the N epochs of the best test -ELBO as well\n(checkpoints/best-*), and model_best.safetensors",
+         whole_number(0, 1000)},
+    o.keep_best);
   f(Flag{"quiet", "", call, output, "print nothing but errors"}, o.quiet);
 
   f(Flag{"device", "NAME", machine, machine_group, "auto, cpu, cuda or mps", one_of({"auto", "cpu", "cuda", "mps"})},
@@ -159,15 +191,24 @@ void each_flag(Options& o, F&& f) {
 /// What was given on the command line, by the names of the flags.
 using Given = std::set<std::string>;
 
+/// Values by the names of flags, as text.
+using Values = std::map<std::string, std::string>;
+
+/// Sets what is not given yet. Throws UsageError, naming `origin`, where a name or a value is not one of a flag.
+void set_flags(TrainOptions& options, Given& given, const Values& values, const std::string& origin);
+
 /// Takes over from an earlier run what was not given. Throws vaelib::Error where what was given belongs to another run.
-void take_over(TrainOptions& options, Given& given, const std::map<std::string, std::string>& earlier,
+void take_over(TrainOptions& options, Given& given, const Values& earlier,
                const std::string& folder);
 
 /// Fills in data and output_dir, which tell where an earlier run may lie.
-void choose_folder(TrainOptions& options, const Given& given);
+void choose_folder(TrainOptions& options, Given& given);
 
 /// Fills in the other defaults that depend on other flags, and refuses what does not go together.
 void resolve(TrainOptions& options, const Given& given);
+
+/// The one of `known` that is most like a word; empty where none is.
+std::string nearest(const std::string& word, const std::vector<std::string>& known);
 
 /// One sentence for each given flag that changes nothing.
 std::vector<std::string> flags_without_effect(const TrainOptions& options, const Given& given);

@@ -7,6 +7,8 @@
 #include <vaelib/io/checkpoint.hpp>
 #include <vaelib/version.hpp>
 
+#include "config.hpp"
+
 namespace vae {
 
 using namespace vaelib;
@@ -16,16 +18,12 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::array outputs{"config.json",         "metrics.csv",           "metrics.jsonl",    "training_losses.png",
-                             "reconstructions.png", "generated_samples.png", "latent_space.png", "model.safetensors"};
+                             "reconstructions.png", "generated_samples.png", "latent_space.png", "model.safetensors",
+                             "model_best.safetensors"};
 
 bool exists(const std::string& path) {
   struct stat status {};
   return ::stat(path.c_str(), &status) == 0;
-}
-
-std::string key_of(std::string flag) {
-  std::replace(flag.begin(), flag.end(), '-', '_');
-  return flag;
 }
 
 }  // namespace
@@ -54,7 +52,7 @@ void RunFolder::create() const {
 
 bool RunFolder::is_complete(std::uint64_t step, bool latent_space) const {
   for (const std::string name : outputs)
-    if (!exists(file(name)) && (latent_space || name != "latent_space.png")) return false;
+    if (!exists(file(name)) && (latent_space || name != "latent_space.png") && name != "model_best.safetensors") return false;
   try {
     const SafetensorsFile model(file("model.safetensors"));
     const auto found = model.metadata().find(step_key);
@@ -71,19 +69,9 @@ void RunFolder::clear() const {
     if (name.starts_with("events.out.tfevents.")) remove_file(logs() + '/' + name);
 }
 
-std::map<std::string, std::string> RunFolder::read_config() const {
+Values RunFolder::read_config() const {
   const std::string path = file("config.json");
-  std::map<std::string, std::string> flags;
-  if (!exists(path)) return flags;
-  const auto config = Json::parse(read_file(path, 1 << 20), nullptr, false);
-  if (!config.is_object() || !config.contains("options") || !config["options"].is_object())
-    fail(path, ": is no configuration of a run: expected a JSON object with an object 'options'");
-  for (const auto& [key, value] : config["options"].items()) {
-    std::string flag = key;
-    std::replace(flag.begin(), flag.end(), '_', '-');
-    flags[flag] = value.is_string() ? value.get<std::string>() : value.dump();
-  }
-  return flags;
+  return exists(path) ? read_config_file(path) : Values{};
 }
 
 RunFolder::Description RunFolder::read_description() const {
@@ -93,7 +81,9 @@ RunFolder::Description RunFolder::read_description() const {
     const auto& data = config.at("data");
     const auto& image = data.at("image");
     const auto extent = [&](std::size_t axis) { return image.at(axis).get<int>(); };
-    const Description description{{extent(0), extent(1), extent(2)}, int(data.at("classes").size())};
+    Description description{{extent(0), extent(1), extent(2)}, int(data.at("classes").size())};
+    if (data.contains("normalisation"))
+      description.normalisation = {data["normalisation"].at("offset").get<double>(), data["normalisation"].at("scale").get<double>()};
     if (description.image.size() < 1 || description.image.size() > (1 << 24)) fail(path, ": images of ", text_of(description.image));
     return description;
   } catch (const Json::exception&) {
@@ -101,26 +91,35 @@ RunFolder::Description RunFolder::read_description() const {
   }
 }
 
-void RunFolder::write_config(TrainOptions options, const ImageData& data, long parameters) const {
-  Json flags = Json::object();
-  each_flag(options, [&](const Flag& flag, const auto& member) {
-    if (flag.role == Role::call) return;
-    if constexpr (std::is_same_v<std::remove_cvref_t<decltype(member)>, std::string>)
-      if (member.empty()) return;
-    flags[key_of(flag.name)] = member;
-  });
+void RunFolder::write_config(const TrainOptions& options, const ImageData& data, long parameters) const {
   const Shape image = data.train.shape();
-  Json config{{"program", "vae"},
-              {"version", VAELIB_VERSION},
-              {"options", flags},
-              {"data",
-               {{"name", data.name},
-                {"image", {image.height, image.width, image.channels}},
-                {"training_images", data.train.size()},
-                {"test_images", data.test.size()},
-                {"classes", data.class_names}}},
-              {"model", {{"parameters", parameters}}}};
+  const Json config{{"program", "vae"},
+                    {"version", VAELIB_VERSION},
+                    {"options", config_of(options)},
+                    {"data",
+                     {{"name", data.name},
+                      {"image", {image.height, image.width, image.channels}},
+                      {"training_images", data.train.size()},
+                      {"test_images", data.test.size()},
+                      {"split", data.split},
+                      {"normalisation", {{"offset", data.normalisation.offset}, {"scale", data.normalisation.scale}}},
+                      {"classes", data.class_names}}},
+                    {"model", {{"parameters", parameters}}}};
   write_file_atomically(file("config.json"), config.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+Metadata RunFolder::description_of(const ImageData& data, std::uint64_t step) const {
+  return {{step_key, std::to_string(step)},
+          {"vae.data", data.name},
+          {"vae.split", data.split},
+          {"vae.normalisation", text("(x - ", text_of_value(data.normalisation.offset), ") * ", text_of_value(data.normalisation.scale))}};
+}
+
+std::string RunFolder::planned(bool latent_space, bool best) const {
+  std::string names;
+  for (const std::string name : outputs)
+    if ((latent_space || name != "latent_space.png") && (best || name != "model_best.safetensors")) names += name + ", ";
+  return names + "checkpoints/, logs/";
 }
 
 void RunFolder::list() const {

@@ -1,9 +1,9 @@
 // The output folder of a run: what lies in it, and whether it holds a run already.
 #pragma once
 
-#include <map>
 #include <optional>
 #include <vaelib/io/file.hpp>
+#include <vaelib/io/safetensors.hpp>
 
 #include "data.hpp"
 
@@ -30,15 +30,20 @@ class RunFolder {
   void clear() const;
 
   /// config.json: the flags by their names.
-  std::map<std::string, std::string> read_config() const;
+  Values read_config() const;
   /// The images of the run, from the same file.
   struct Description {
     vaelib::Shape image{1};
     int classes = 0;
+    Normalisation normalisation{};
   };
   Description read_description() const;
-  void write_config(TrainOptions options, const ImageData& data, long parameters) const;
+  void write_config(const TrainOptions& options, const ImageData& data, long parameters) const;
 
+  /// What model files say of themselves: the step, the split and normalisation of the data.
+  vaelib::Metadata description_of(const ImageData& data, std::uint64_t step) const;
+  /// The names of the files that a run writes.
+  std::string planned(bool latent_space, bool best) const;
   /// Names and sizes of the files, on standard output.
   void list() const;
 

@@ -1,10 +1,14 @@
 #include "train.hpp"
 
+#include <algorithm>
 #include <cstdio>
+#include <nlohmann/json.hpp>
 #include <vaelib/io/png.hpp>
 #include <vaelib/schedules/schedule.hpp>
+#include <vaelib/train/signals.hpp>
 #include <vaelib/train/tensorboard_log.hpp>
 
+#include "config.hpp"
 #include "model.hpp"
 #include "pictures.hpp"
 #include "run_folder.hpp"
@@ -38,9 +42,13 @@ FitOptions fit_options(const TrainOptions& o, const ImageData& data, const RunFo
   fit.validation = data.test;
   fit.beta = beta_schedule(o);
   fit.clip_norm = float(o.clip_norm);
-  fit.non_finite = o.non_finite == "skip" ? NonFinite::skip : NonFinite::stop;
+  fit.non_finite = o.non_finite == "skip" ? NonFinite::skip : o.non_finite == "roll-back" ? NonFinite::roll_back : NonFinite::stop;
+  fit.micro_batch = o.micro_batch;
+  fit.average = float(o.ema);
+  fit.read_ahead = data.streams;
   fit.metrics = MetricFiles{folder.path()};
-  fit.checkpoints = Checkpoints{.folder = folder.checkpoints(), .every = o.checkpoint_every, .resume = o.resume};
+  fit.checkpoints = Checkpoints{.folder = folder.checkpoints(), .every = o.checkpoint_every, .every_seconds = o.checkpoint_seconds,
+                                .best = int(o.keep_best), .resume = !o.resume.empty(), .from = o.resume == "auto" ? "" : o.resume};
   fit.progress = o.quiet ? ProgressStyle::silent : ProgressStyle::automatic;
   return fit;
 }
@@ -65,9 +73,9 @@ std::unique_ptr<AnyModel> model_of(const TrainOptions& o, Shape image, int class
 namespace {
 
 void check_folder(const RunFolder& folder, const TrainOptions& o) {
-  if (o.resume && !folder.holds_checkpoints() && folder.holds_model())
+  if (o.resume == "auto" && !folder.holds_checkpoints() && folder.holds_model())
     fail(folder.path(), " holds a model but no checkpoint to go on from; --overwrite starts anew");
-  if (!o.resume && !o.overwrite && folder.holds_run())
+  if (o.resume.empty() && !o.overwrite && folder.holds_run())
     fail(folder.path(), " holds a run already; --resume goes on with it, --overwrite removes it, or choose another ",
          "--output-dir");
 }
@@ -86,7 +94,9 @@ void print_headline(const TrainOptions& o, const ImageData& data, const AnyModel
   line("model", text(o.conditional ? "conditional, " : "", o.model_type == "conv" ? "convolutional" : "fully connected",
                      ", a code of ", o.code_size, " numbers, ", model.parameters(), " parameters, ", o.likelihood));
   line("data", text(data.name, ": ", data.train.size(), " training and ", data.test.size(), " test images of ",
-                    text_of(data.train.shape()), ", ", data.origin));
+                    text_of(data.train.shape()), ", ", data.origin, data.streams ? ", decoded while the model trains" : ""));
+  if (data.normalisation != Normalisation{})
+    line("", text("their numbers x are read as (x - ", text_of_value(data.normalisation.offset), ") * ", text_of_value(data.normalisation.scale)));
   line("training", text(o.epochs, " epochs of ", batches, " steps, batches of ", o.batch_size, ", learning rate ",
                         text_of_value(o.lr), ", beta ", beta_text(o), ", seed ", o.seed));
   line("device", text("cpu, ", model.threads(), model.threads() == 1 ? " thread" : " threads"));
@@ -102,7 +112,7 @@ void write_outputs(const TrainOptions& o, const AnyModel& model, const ImageData
   draw_samples(folder.file("generated_samples.png"), model, data, o.conditional, o.seed);
   if (o.code_size == 2) draw_latent_space(folder.file("latent_space.png"), model, data);
   // Last, as a model of the right step tells that all is there.
-  model.save(folder.file("model.safetensors"), {{RunFolder::step_key, std::to_string(model.steps())}});
+  model.save(folder.file("model.safetensors"), folder.description_of(data, model.steps()));
 }
 
 /// The pictures and the codes of the end of a run, for TensorBoard.
@@ -129,21 +139,95 @@ void print_result(const History& history, const RunFolder& folder) {
 
 }  // namespace
 
-void train(TrainOptions options, Given given) {
+namespace {
+
+/// --dry-run: one step on the first batch, and nothing is written.
+void try_run(const TrainOptions& o, AnyModel& model, const ImageData& data, const RunFolder& folder) {
+  const Images images = take(data.train, 0, o.batch_size);
+  StepOptions step;
+  step.beta = beta_schedule(o).at(0, 0);
+  step.micro_batch = o.micro_batch;
+  step.average = float(o.ema);
+  const Trial trial = model.try_step(images.pixels, images.labels.data(), step);
+  std::printf("\n");
+  for (const auto& tensor : trial.tensors)
+    std::printf("  %-28s %-20s %10lld\n", tensor.name.c_str(), tensor.shape.c_str(), static_cast<long long>(tensor.numbers));
+  const auto megabytes = [](std::int64_t bytes) { return double(bytes) / 1e6; };
+  std::printf("\nmemory    %.1f MB of weights, %.1f MB of gradients and moments, %.1f MB of a step's activations\n", megabytes(trial.weights),
+              megabytes(trial.training), megabytes(trial.step));
+  std::printf("step 1    loss %.3f nats an image, norm of its gradients %.3g\n", trial.result.objective, trial.result.gradient_norm);
+  std::printf("would write into %s/: %s\n", folder.path().c_str(), folder.planned(o.code_size == 2, o.keep_best > 0).c_str());
+}
+
+std::vector<std::string> parts_of(const std::string& list) {
+  std::vector<std::string> parts;
+  for (std::size_t begin = 0; begin <= list.size();) {
+    const std::size_t end = std::min(list.find(',', begin), list.size());
+    if (end > begin) parts.push_back(list.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+void begin_with_part(const TrainOptions& o, AnyModel& model) {
+  const auto names = model.load_part(o.init_from, parts_of(o.init_parts));
+  if (o.quiet) return;
+  std::printf("taken     from %s:\n", o.init_from.c_str());
+  for (const auto& name : names) std::printf("            %s\n", name.c_str());
+}
+
+/// model_best.safetensors, of the best of the epochs.
+void write_best(const TrainOptions& o, AnyModel& model, const ImageData& data, FitOptions fit, const History& history, const RunFolder& folder) {
+  const auto best = std::min_element(history.begin(), history.end(), [](const auto& a, const auto& b) { return a.val_recon + a.val_kl < b.val_recon + b.val_kl; });
+  fit.epochs = 0;
+  fit.checkpoints->resume = true;
+  fit.checkpoints->from = CheckpointStore(folder.checkpoints(), "best").path_of(std::uint64_t(best->step));
+  model.fit(data.train, fit);
+  if (o.ema > 0) model.use_average();
+  model.save(folder.file("model_best.safetensors"), folder.description_of(data, model.steps()));
+}
+
+/// How this run is gone on with.
+std::string resume_command(const RunFolder& folder) { return text("vae train --output-dir '", folder.path(), "' --resume"); }
+
+/// The folder of the run that a checkpoint lies in.
+std::string run_of_checkpoint(const std::string& path) {
+  const std::size_t file = path.rfind('/');
+  const std::size_t folder = file == std::string::npos || file == 0 ? std::string::npos : path.rfind('/', file - 1);
+  return folder == std::string::npos ? "." : path.substr(0, folder);
+}
+
+}  // namespace
+
+int train(TrainOptions options, Given given, const TrainCalls& calls) {
   check_device(options.device);
   const Given typed = given;
+  const bool from_file = !options.resume.empty() && options.resume != "auto";
+  if (from_file && !given.contains("output-dir")) options.output_dir = run_of_checkpoint(options.resume);
   choose_folder(options, given);
   const RunFolder folder(options.output_dir);
-  check_folder(folder, options);
-  if (options.resume && folder.holds_checkpoints()) take_over(options, given, folder.read_config(), folder.path());
+  if (from_file || (!options.resume.empty() && folder.holds_checkpoints())) take_over(options, given, folder.read_config(), folder.path());
   resolve(options, given);
-  if (!options.quiet)
-    for (const auto& note : flags_without_effect(options, typed)) std::fprintf(stderr, "vae: note: %s\n", note.c_str());
+  if (calls.print_config) {
+    std::printf("%s\n", config_of(options).dump(2).c_str());
+    return 0;
+  }
+  if (!calls.dry_run) check_folder(folder, options);
+  const auto note = [&](const std::string& sentence) {
+    if (!options.quiet) std::fprintf(stderr, "vae: note: %s\n", sentence.c_str());
+  };
+  for (const auto& sentence : flags_without_effect(options, typed)) note(sentence);
 
   const ImageData data = load_data(options);
+  for (const auto& sentence : data.notes) note(sentence);
   const auto model = model_of(options, data.train.shape(), data.train.classes());
+  if (calls.dry_run) {
+    print_headline(options, data, *model, folder);
+    try_run(options, *model, data, folder);
+    return 0;
+  }
   FitOptions fit = fit_options(options, data, folder);
-  if (options.resume) {
+  if (!options.resume.empty()) {
     FitOptions nothing = fit;
     nothing.epochs = 0;
     const History before = model->fit(data.train, nothing);  // only reads the checkpoint
@@ -152,9 +236,10 @@ void train(TrainOptions options, Given given) {
       if (!options.quiet)
         std::printf("%s/ has reached its %zu epochs and is left as it is; a larger --epochs goes on\n",
                     folder.path().c_str(), before.size());
-      return;
+      return 0;
     }
   }
+  if (!options.init_from.empty() && model->steps() == 0) begin_with_part(options, *model);
   folder.create();
   if (options.overwrite) folder.clear();
   options.device = "cpu";
@@ -164,15 +249,24 @@ void train(TrainOptions options, Given given) {
 
   TensorBoardLog log(folder.logs());
   const EarlyStopping patience{.patience = options.patience};
-  fit.callbacks.push_back(log);
+  const StopOnSignal stop;
+  fit.callbacks = {log, stop};
   if (options.patience > 0) fit.callbacks.push_back(patience);
   const History history = model->fit(data.train, fit);
+  if (stop.signal() != 0 && std::cmp_less(history.size(), options.epochs)) {
+    std::fprintf(stderr, "%svae: interrupted after step %llu, which is saved; go on with\n  %s\n", options.quiet ? "" : "\n",
+                 static_cast<unsigned long long>(model->steps()), resume_command(folder).c_str());
+    return 128 + stop.signal();
+  }
+  if (options.ema > 0) model->use_average();
   write_outputs(options, *model, data, history, folder);
   log_outputs(log.file, *model, data, folder);
+  if (options.keep_best > 0) write_best(options, *model, data, fit, history, folder);
   if (!options.quiet && std::cmp_less(history.size(), options.epochs))
     std::printf("\nended after %zu epochs: the test -ELBO has not become better for %lld\n", history.size(),
                 static_cast<long long>(options.patience));
   if (!options.quiet) print_result(history, folder);
+  return 0;
 }
 
 }  // namespace vae

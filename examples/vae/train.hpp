@@ -6,8 +6,14 @@
 
 namespace vae {
 
-/// Throws UsageError, or vaelib::Error where files, data or numbers are not as they have to be.
-void train(TrainOptions options, Given given);
+/// What is asked for instead of training.
+struct TrainCalls {
+  bool print_config = false, dry_run = false;
+};
+
+/// The exit code: 0, or 128 + the signal that interrupted the run. Throws UsageError, or vaelib::Error where files, data or
+/// numbers are not as they have to be.
+int train(TrainOptions options, Given given, const TrainCalls& calls);
 
 /// The model that the options describe, with its first weights.
 std::unique_ptr<AnyModel> model_of(const TrainOptions& options, vaelib::Shape image, int classes);

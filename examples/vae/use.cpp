@@ -43,7 +43,7 @@ struct Trained {
       result[std::size_t(i)] = std::int32_t(use.label >= 0 ? use.label : data.classes > 0 ? i / repeat % data.classes : 0);
     return result;
   }
-  ImageData load_images() const { return load_data(options); }
+  ImageData load_images() const { return load_data(options, &data.normalisation); }
   int code_size() const { return int(options.code_size); }
 };
 

@@ -67,3 +67,29 @@ TEST_CASE("folders without images") {
   CHECK(error_of([&] { data::image_folder(folder.path); }).find("none of its 1 images can be read; the first: ") != std::string::npos);
   CHECK(error_of([&] { data::image_folder(folder.path, {.channels = 2}); }).ends_with("64 x 64 x 2, expected 1 or 3 channels"));
 }
+
+TEST_CASE("images that are decoded when they are asked for are those in memory") {
+  const TemporaryFolder folder;
+  for (const char* name : {"a", "b"}) create_directories(folder / name);
+  for (int i = 0; i < 6; ++i) write_image(folder / (i % 2 ? "a/" : "b/") + std::to_string(i) + ".png", blank_image(10 + i, 9, 3, std::uint8_t(i * 30)));
+  write_raw(folder / "a/broken.png", "no PNG");
+  const data::ImageFolderOptions options{.height = 4, .width = 4, .channels = 1};
+  const data::ImageFolder memory = data::image_folder(folder.path, options);
+  const data::ImageFiles files(folder.path, options);
+  CHECK(files.size() == 6);
+  CHECK(files.shape() == memory.images.shape());
+  CHECK(files.classes() == 2);
+  CHECK(files.class_names == memory.class_names);
+  CHECK(files.skipped.size() == 1);
+  const std::vector<std::uint32_t> rows{5, 0, 3, 3};
+  std::vector<float> expected(4 * 16), found(4 * 16);
+  std::vector<std::int32_t> expected_labels(4), found_labels(4);
+  memory.images.fill(0, rows, expected.data(), expected_labels.data());
+  files.fill(0, rows, found.data(), found_labels.data());
+  CHECK(found == expected);
+  CHECK(found_labels == expected_labels);
+
+  write_raw(folder / "a/1.png", "gone");
+  const std::vector<std::uint32_t> first{0};
+  CHECK(error_of([&] { files.fill(0, first, found.data(), nullptr); }).find("a/1.png: is no valid PNG") != std::string::npos);
+}

@@ -41,6 +41,7 @@ struct Result {
 struct Limits {
   std::string killed_after{};  ///< killed once this file exists; empty: never
   long turns = 0;              ///< and after so many turns of an idle loop
+  int signal = SIGKILL;        ///< by this signal
   rlim_t largest_file = 0;  ///< bytes; writing more fails, as on a full disk; 0: no limit
 };
 
@@ -74,7 +75,7 @@ inline Result run(const Arguments& arguments, const Limits& limits = {}) {
   if (!limits.killed_after.empty()) {
     while (ended == 0 && !exists(limits.killed_after)) ended = ::waitpid(child, &status, WNOHANG);
     for (std::atomic<long> turn = 0; turn < limits.turns;) ++turn;
-    if (ended == 0) ::kill(child, SIGKILL);
+    if (ended == 0) ::kill(child, limits.signal);
   }
   if (ended == 0) ::waitpid(child, &status, 0);
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), content(folder / "stdout"),

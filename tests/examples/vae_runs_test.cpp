@@ -120,7 +120,7 @@ TEST_CASE("resuming with something else") {
 
   const std::string config = runs.folder / "a/config.json", saved = content(config);
   vaelib::write_file_atomically(config, saved.substr(0, saved.size() / 2));
-  check_refusal(resumed_with({}), "config.json: is no configuration of a run");
+  check_refusal(resumed_with({}), "config.json: is no JSON: parse error at line");
   auto wrong = saved;
   wrong.replace(wrong.find("\"hidden_size\": 8"), 16, "\"hidden_size\":-8");
   vaelib::write_file_atomically(config, wrong);

@@ -142,7 +142,7 @@ TEST_CASE("a wrong command line is one sentence and exit code 2") {
       {{"--zzzzzzzz"}, "vae train --help lists the flags"},
       {{"fc"}, "fc was not expected"},
       {{"--model-type", "vgg"}, "--model-type: expected conv or fc, found 'vgg'"},
-      {{"--likelihood", "poisson"}, "learned-gaussian or optimal-gaussian, found 'poisson'"},
+      {{"--likelihood", "poisson"}, "laplace or learned-laplace, found 'poisson'"},
       {{"--epochs", "0"}, "--epochs: expected a whole number from 1"},
       {{"--epochs", "2.5"}, "found '2.5'"},
       {{"--epochs", "-1"}, "--epochs"},

@@ -63,6 +63,7 @@ class Step {
   }
 
   bool training() const { return mode == Mode::training; }
+  std::size_t bytes_held() const { return arena.capacity() + temporary.capacity(); }  ///< by this and the next steps
 
   // ---- what operations are made of
 

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <vaelib/data/image_folder.hpp>
 
 #include "workloads.hpp"
@@ -27,7 +28,8 @@ void write_images(const std::string& folder, int count) {
     for (int y = 0, k = 0; y < 64; ++y)
       for (int x = 0; x < 64; ++x)
         for (int c = 0; c < 3; ++c, ++k) image.pixels[k] = std::uint8_t(128 + 100 * std::sin(0.05 * (x + c * y) + i) + 12 * noise[k]);
-    write_png(text(folder, '/', i, ".png"), image);
+    const auto png = encode_png(image);
+    std::ofstream(text(folder, '/', i, ".png"), std::ios::binary).write(reinterpret_cast<const char*>(png.data()), std::streamsize(png.size()));
   }
 }
 

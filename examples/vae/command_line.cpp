@@ -133,6 +133,30 @@ std::vector<std::string> flags_of(const CLI::App& app) {
   return names;
 }
 
+/// A script that completes commands, flags and file names.
+std::string completion_for(const std::string& shell, const CLI::App& app) {
+  std::string commands, cases;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    commands += (commands.empty() ? "" : " ") + command->get_name();
+    std::string flags;
+    for (const auto& flag : flags_of(*command)) flags += ' ' + flag;
+    if (shell == "fish") {
+      cases += text("complete -c vae -n __fish_use_subcommand -f -a ", command->get_name(), "\n");
+      for (const auto& flag : flags_of(*command))
+        cases += text("complete -c vae -n '__fish_seen_subcommand_from ", command->get_name(), "' -l ", flag.substr(2), "\n");
+    } else {
+      cases += text("    ", command->get_name(), ") words='", flags.substr(1), "' ;;\n");
+    }
+  }
+  if (shell == "fish") return cases;
+  return text(shell == "zsh" ? "autoload -U +X bashcompinit && bashcompinit\n" : "",
+              "_vae() {\n  local words word=${COMP_WORDS[COMP_CWORD]}\n  case ${COMP_WORDS[1]} in\n", cases,
+              "    *) words='", commands, " --help --version' ;;\n  esac\n",
+              "  case $word in\n    -*) COMPREPLY=($(compgen -W \"$words\" -- \"$word\")) ;;\n",
+              "    *) if [ \"$COMP_CWORD\" = 1 ]; then COMPREPLY=($(compgen -W \"$words\" -- \"$word\")); else COMPREPLY=($(compgen -f -- \"$word\")); fi ;;\n",
+              "  esac\n}\ncomplete -o filenames -F _vae vae\n");
+}
+
 }  // namespace
 
 CommandLine read_command_line(int argc, char** argv) {
@@ -166,6 +190,12 @@ CommandLine read_command_line(int argc, char** argv) {
     commands.push_back(command.name);
   }
 
+  std::string shell;
+  auto* completion = app.add_subcommand("completion", "print a script that completes commands and flags in a shell");
+  completion->add_option("SHELL", shell, "bash, zsh or fish")->required()->option_text("")->check(one_of({"bash", "zsh", "fish"}));
+  completion->footer("\nExamples:\n  eval \"$(vae completion bash)\"\n  vae completion fish > ~/.config/fish/completions/vae.fish");
+  commands.push_back("completion");
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& asked) {  // help or version
@@ -176,7 +206,8 @@ CommandLine read_command_line(int argc, char** argv) {
     throw UsageError(text(what.substr(0, what.find(':')), " wants a value"));
   } catch (const CLI::RequiredError&) {
     const std::string command = app.get_subcommands().front()->get_name();
-    throw UsageError(text("vae ", command, " wants the folder of a run; vae ", command, " --help shows an example"));
+    throw UsageError(text("vae ", command, " wants ", command == "completion" ? "the name of a shell" : "the folder of a run", "; vae ", command,
+                          " --help shows an example"));
   } catch (const CLI::ParseError& error) {
     throw UsageError(error.what());
   }
@@ -188,6 +219,10 @@ CommandLine read_command_line(int argc, char** argv) {
   const CLI::App* command = app.get_subcommands().front();
   line.command = command->get_name();
   refuse_unknown(command->remaining(), flags_of(*command), text("vae ", line.command, " --help lists the flags"));
+  if (command == completion) {
+    std::fputs(completion_for(shell, app).c_str(), stdout);
+    line.command.clear();
+  }
   for (const CLI::Option* option : train->get_options())
     if (option->count() > 0) line.given.insert(option->get_lnames().front());
   if (!config.empty()) set_flags(line.train, line.given, read_config_file(config), config);

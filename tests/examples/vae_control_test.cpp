@@ -234,3 +234,22 @@ TEST_CASE("every likelihood trains") {
     succeed(place.train({"--overwrite", "--likelihood", name, "--non-finite", "roll-back"}));
   }
 }
+
+TEST_CASE("completion of commands and flags") {
+  const auto bash = run({"completion", "bash"});
+  REQUIRE(bash.code == 0);
+  const TemporaryFolder folder;
+  vaelib::write_file_atomically(folder / "complete.bash", bash.out + R"(
+complete_words() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _vae; printf '%s ' "${COMPREPLY[@]}"; echo; }
+complete_words vae tr
+complete_words vae train --bat
+complete_words vae sample --cou
+)");
+  const std::string output = folder / "output";
+  REQUIRE(std::system(("bash '" + (folder / "complete.bash") + "' > '" + output + "'").c_str()) == 0);
+  CHECK(content(output) == "train traverse \n--batch-size \n--count \n");
+  CHECK(run({"completion", "zsh"}).out.starts_with("autoload -U +X bashcompinit"));
+  CHECK(has(run({"completion", "fish"}).out, "complete -c vae -n '__fish_seen_subcommand_from train' -l batch-size\n"));
+  check_refusal(run({"completion", "tcsh"}), 2, "expected bash, zsh or fish, found 'tcsh'");
+  check_refusal(run({"completion"}), 2, "vae completion wants the name of a shell");
+}

@@ -29,6 +29,7 @@ Losses are in nats an image. The output folder receives
   reconstructions.png    test images, and below each what the VAE makes of it
   generated_samples.png  new images; with --conditional a row a label
   latent_space.png       where the test images lie, with --code-size 2 only
+  report.html, .json     all of this and more as a page for the browser, and its numbers
   checkpoints/           what --resume goes on from
   logs/                  the same for TensorBoard: tensorboard --logdir FOLDER/logs
 
@@ -59,7 +60,9 @@ constexpr UseCommand use_commands[] = {
      "  vae encode runs/conv-fashion-mnist --output codes.npy"},
     {"evaluate", "cks", "ELBO and importance-weighted likelihood of test images, in nats", "test images [1000]",
      "\nlog p(x) is bounded from below by importance weighting (Burda et al. 2016): the more samples, the closer.\n\n"
-     "Example:\n  vae evaluate runs/conv-fashion-mnist --samples 500 --count 200"}};
+     "Example:\n  vae evaluate runs/conv-fashion-mnist --samples 500 --count 200"},
+    {"report", "o", "write the run as a page for the browser: report.html, and its numbers as report.json", "",
+     "\nvae train writes both at its end. The page is one file that works offline.\n\nExample:\n  vae report runs/conv-fashion-mnist"}};
 
 /// "--flag VALUE", and nothing else beside it.
 struct Formatter : CLI::Formatter {

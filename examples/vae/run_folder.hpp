@@ -4,6 +4,7 @@
 #include <optional>
 #include <vaelib/io/file.hpp>
 #include <vaelib/io/safetensors.hpp>
+#include <vaelib/train/history.hpp>
 
 #include "data.hpp"
 
@@ -38,6 +39,8 @@ class RunFolder {
     Normalisation normalisation{};
   };
   Description read_description() const;
+  /// From metrics.jsonl.
+  vaelib::History read_history() const;
   void write_config(const TrainOptions& options, const ImageData& data, long parameters) const;
 
   /// What model files say of themselves: the step, the split and normalisation of the data.

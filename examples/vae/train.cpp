@@ -11,6 +11,7 @@
 #include "config.hpp"
 #include "model.hpp"
 #include "pictures.hpp"
+#include "report.hpp"
 #include "run_folder.hpp"
 
 namespace vae {
@@ -111,6 +112,8 @@ void write_outputs(const TrainOptions& o, const AnyModel& model, const ImageData
   draw_reconstructions(folder.file("reconstructions.png"), model, data);
   draw_samples(folder.file("generated_samples.png"), model, data, o.conditional, o.seed);
   if (o.code_size == 2) draw_latent_space(folder.file("latent_space.png"), model, data);
+  write_metrics(folder.path(), history);  // again, where they were lost
+  write_report(folder.file("report.html"), folder, model, data);
   // Last, as a model of the right step tells that all is there.
   model.save(folder.file("model.safetensors"), folder.description_of(data, model.steps()));
 }

@@ -3,11 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <numeric>
 #include <vaelib/io/npy.hpp>
 #include <vaelib/io/png.hpp>
+#include <vaelib/metrics/diagnostics.hpp>
 
 #include "model.hpp"
+#include "report.hpp"
 #include "run_folder.hpp"
 #include "train.hpp"
 
@@ -107,26 +108,17 @@ void interpolate(const Trained& run, const UseOptions& use) {
   write_grid(run, use, "interpolation.png", run.model->decode(codes, labels.data()), use.steps);
 }
 
-/// Mean KL divergence of each dimension over test images, nats.
-std::vector<double> kl_by_dimension(const Trained& run, const ImageData& data, std::int64_t count) {
-  std::vector<double> kl(std::size_t(run.code_size()));
-  for_each_part(data, count, [&](const Images& images, std::int64_t) {
-    const auto means = run.model->encode(images.pixels, images.labels.data());
-    const auto log_variances = run.model->log_variances(images.pixels, images.labels.data());
-    for (std::size_t i = 0; i < means.size(); ++i) {
-      const double mean = means[i], log_variance = log_variances[i];
-      kl[i % kl.size()] += 0.5 * (mean * mean + std::expm1(log_variance) - log_variance) / double(count);
-    }
-  });
-  return kl;
-}
-
 void traverse(const Trained& run, const UseOptions& use) {
   const ImageData data = run.load_images();
-  const auto kl = kl_by_dimension(run, data, std::min<std::int64_t>(1000, data.test.size()));
-  std::vector<std::size_t> order(kl.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return kl[a] > kl[b]; });
+  std::vector<float> means, log_variances;
+  for_each_part(data, std::min<std::int64_t>(1000, data.test.size()), [&](const Images& images, std::int64_t) {
+    const auto mean = run.model->encode(images.pixels, images.labels.data());
+    const auto log_variance = run.model->log_variances(images.pixels, images.labels.data());
+    means.insert(means.end(), mean.begin(), mean.end());
+    log_variances.insert(log_variances.end(), log_variance.begin(), log_variance.end());
+  });
+  const auto kl = metrics::kl_by_dimension(means, log_variances, std::size_t(run.code_size()));
+  auto order = metrics::descending(kl);
   order.resize(std::min<std::size_t>(order.size(), use.count > 0 ? std::size_t(use.count) : 10));
 
   const Images base = test_images(data, std::max<std::int64_t>(0, use.from), 1);
@@ -185,6 +177,12 @@ void evaluate(const Trained& run, const UseOptions& use) {
               static_cast<long long>(count), static_cast<long long>(use.samples), elbo, log_likelihood, error);
 }
 
+void make_report(const Trained& run, const UseOptions& use) {
+  const std::string path = output_of(run, use, "report.html");
+  write_report(path, run.folder, *run.model, run.load_images());
+  std::printf("%s\n", path.c_str());
+}
+
 }  // namespace
 
 void use(const std::string& command, const UseOptions& options) {
@@ -196,6 +194,7 @@ void use(const std::string& command, const UseOptions& options) {
   if (command == "traverse") traverse(run, options);
   if (command == "encode") encode(run, options);
   if (command == "evaluate") evaluate(run, options);
+  if (command == "report") make_report(run, options);
 }
 
 }  // namespace vae

@@ -1,4 +1,4 @@
-// The commands that use a trained run: sample, reconstruct, interpolate, traverse, encode, evaluate.
+// The commands that use a trained run: sample, reconstruct, interpolate, traverse, encode, evaluate, report.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ struct UseOptions {
   std::int64_t threads = 0;
 };
 
-/// `command` is one of the six. Throws vaelib::Error.
+/// `command` is one of these. Throws vaelib::Error.
 void use(const std::string& command, const UseOptions& options);
 
 }  // namespace vae

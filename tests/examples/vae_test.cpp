@@ -63,7 +63,7 @@ TEST_CASE("a run leaves its files") {
   CHECK(has(result.out, "test -ELBO"));
   CHECK(has(result.out, place.out));
   for (const char* name : {"model.safetensors", "config.json", "metrics.csv", "metrics.jsonl", "training_losses.png",
-                           "reconstructions.png", "generated_samples.png", "latent_space.png"}) {
+                           "reconstructions.png", "generated_samples.png", "latent_space.png", "report.html", "report.json"}) {
     CHECK_MESSAGE(exists(place.out + '/' + name), name);
     CHECK(has(result.out, name));
   }

@@ -159,16 +159,27 @@ inline void draw_series(Canvas& canvas, const Series& series, Color color, const
     for (const Point& point : points) canvas.disc(point, points.size() == 1 ? 6.0f : 4.0f, color);
 }
 
-inline void draw_panel(Canvas& canvas, const Lines& chart, float left, float width, float height) {
+/// The axes that hold all lines of a chart, with steps yet to be chosen.
+struct LineAxes {
+  Axis x, y;
+  bool empty = true, whole_numbers = true;  ///< no values; whether all x are whole
+};
+inline LineAxes axes_of(const Lines& chart) {
+  LineAxes axes;
   std::vector<double> xs, ys;
-  bool whole_numbers = true;
   for (const Series& series : chart.series)
     for (std::size_t i = 0; i < series.y.size(); ++i) {
       if (!is_drawable(series.y[i]) || !is_drawable(x_of(series, i))) continue;
       xs.push_back(x_of(series, i)), ys.push_back(series.y[i]);
-      whole_numbers = whole_numbers && xs.back() == std::floor(xs.back());
+      axes.whole_numbers = axes.whole_numbers && xs.back() == std::floor(xs.back());
     }
-  Axis x = fit_axis(xs, 0.02, whole_numbers), y = fit_axis(ys, 0.06);
+  axes.empty = ys.empty();
+  axes.x = fit_axis(xs, 0.02, axes.whole_numbers), axes.y = fit_axis(ys, 0.06);
+  return axes;
+}
+
+inline void draw_panel(Canvas& canvas, const Lines& chart, float left, float width, float height) {
+  auto [x, y, empty, whole_numbers] = axes_of(chart);
   choose_step(x, 8, whole_numbers), choose_step(y, 7);
   const float edge = left + 28;
   x.low_pixel = edge + y.widest_label() + 12, x.high_pixel = left + width - 28;
@@ -183,7 +194,7 @@ inline void draw_panel(Canvas& canvas, const Lines& chart, float left, float wid
     canvas.text(chart.series[i].name, {at + 34, 71}, ink, 12, 1.5f);
     at += 34 + text_width(chart.series[i].name, 12.0f / 14) + 26;
   }
-  if (ys.empty()) {
+  if (empty) {
     canvas.text("no values", {left + width / 2, height / 2}, muted, 14, 1.6f, Align::center);
     return;
   }

@@ -39,7 +39,7 @@ TEST_CASE("tables in every usual form") {
   CHECK(named.names == std::vector<std::string>{"a", "b \"quoted\", with a comma"});
   CHECK(named.values == Floats{0, -2500});
   CHECK(named.column("a") == 0);
-  CHECK(error_of([&] { named.column("c"); }) == "CSV: no column c; the columns are a, b \"quoted\", with a comma");
+  CHECK(error_of([&] { named.column("c"); }) == "CSV: no column \"c\"; the columns are \"a\", \"b \\\"quoted\\\", with a comma\"");
   CHECK(files.read("1;2\n", {.separator = ';'}).values == Floats{1, 2});
   CHECK(std::isnan(files.read("nan,inf\n").values[0]));
 }
@@ -49,7 +49,7 @@ TEST_CASE("what is no table says where") {
   CHECK(files.error("") == ": has no row of numbers");
   CHECK(files.error("a,b\n") == ": has no row of numbers");
   CHECK(files.error("1,2\n3,x\n") == ": row 2, column 2: expected a number, found \"x\"");
-  CHECK(files.error("a,b\n1,\n") == ": row 2, column 2 (b): expected a number, found \"\"");
+  CHECK(files.error("a,b\n1,\n") == ": row 2, column 2 (\"b\"): expected a number, found \"\"");
   CHECK(files.error("1,2\n3\n") == ": row 2: expected 2 fields as in row 1, found 1");
   CHECK(files.error("1,2\n\n3,4,5\n") == ": row 3: expected 2 fields as in row 1, found 3");
   CHECK(files.error("\"1\"x,2\n") == ": row 1, column 1: foreign text behind a quoted field");

@@ -65,13 +65,9 @@ TEST_CASE("arrays of zip files, stored and compressed") {
   CHECK(read_npz(golden("stored.npz"), "scalar").values == std::vector<float>{3.5});
   CHECK(read_npz(golden("stored.npz"), "nothing").shape == std::vector<std::int64_t>{0, 3});
   check_values(read_npz(golden("compressed.npz"), "x").values, 192, [](double x) { return x; });
-  CHECK(error_of([] { read_npz(golden("stored.npz"), "turned"); }).find("turned: is big-endian ('>f4')") != std::string::npos);
-  CHECK(error_of([] { read_npz(golden("stored.npz"), "f"); }).ends_with("has no array f"));
-}
-
-TEST_CASE("a small file cannot take much memory") {
-  CHECK(error_of([] { read_npz(golden("compressed.npz"), "zeros"); }).ends_with("has 1000000 values; at most 262144 are allowed here"));
-  CHECK(read_npz(golden("compressed.npz"), "zeros", 1000).values == std::vector<float>(1'000'000, 0.0f));
+  CHECK(read_npz(golden("compressed.npz"), "zeros").values == std::vector<float>(1'000'000, 0.0f));
+  CHECK(error_of([] { read_npz(golden("stored.npz"), "turned"); }).find("\"turned\": is big-endian (\">f4\")") != std::string::npos);
+  CHECK(error_of([] { read_npz(golden("stored.npz"), "f"); }).ends_with("has no array \"f\""));
 }
 
 TEST_CASE("damaged zip files") {
@@ -109,7 +105,7 @@ TEST_CASE("what is no .npy file, or one of another kind") {
   CHECK(files.error(npy(dict("4611686018427387904, 4"))).ends_with("the product of its extents is above 2^60"));
   CHECK(files.error(npy(dict("99999999999999999999"))).find("expected an extent below 2^63") != std::string::npos);
   CHECK(files.error(npy(dict("-1"))).find("expected an extent") != std::string::npos);
-  CHECK(files.error(npy(dict("2", "<c8"))).ends_with("has values of type '<c8'; expected floats, integers or booleans"));
+  CHECK(files.error(npy(dict("2", "<c8"))).ends_with("has values of type \"<c8\"; expected floats, integers or booleans"));
   CHECK(files.error(npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }")).find("array of records") != std::string::npos);
   for (const std::string bad : {"", "{}", "{'shape': (1,)}", "{'shape': (1,), 'shape': (1,), 'descr': '<f4', 'fortran_order': False}",
                                 "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), 'x': 1}", "{'descr': '<f4",

@@ -74,8 +74,8 @@ std::uint64_t verify_checkpoint(const SafetensorsFile& file, std::optional<std::
 
 /// Reads and verifies one file; where `step` is given, it must be of that step.
 template <class = void>
-Checkpoint read_checkpoint(const std::string& path, std::optional<std::uint64_t> step = {}) {
-  SafetensorsFile file(InputFile(path, read_file(path, std::numeric_limits<std::uint64_t>::max())));
+Checkpoint read_checkpoint(const InputFile& on_disk, std::optional<std::uint64_t> step = {}) {
+  SafetensorsFile file(InputFile(on_disk.path(), read_file(on_disk, std::numeric_limits<std::uint64_t>::max())));
   const std::uint64_t found = verify_checkpoint(file, step);
   Metadata metadata = file.metadata();
   metadata.erase(step_name);
@@ -114,7 +114,7 @@ class BasicCheckpointStore {
     std::vector<std::uint64_t> steps = saved_steps();
     for (; !steps.empty(); steps.pop_back()) {
       try {
-        return detail::read_checkpoint(path_of(steps.back()), steps.back());
+        return detail::read_checkpoint(InputFile(path_of(steps.back())), steps.back());
       } catch (const Error& error) {
         if (skipped) skipped->push_back(error.what());
       }
@@ -205,6 +205,7 @@ class BasicCheckpointStore {
 using CheckpointStore = BasicCheckpointStore<>;
 
 /// One checkpoint, whatever its name. Throws where it is damaged or none.
-inline Checkpoint load_checkpoint(const std::string& path) { return detail::read_checkpoint(path); }
+inline Checkpoint load_checkpoint(const InputFile& file) { return detail::read_checkpoint(file); }
+inline Checkpoint load_checkpoint(const std::string& path) { return load_checkpoint(InputFile(path)); }
 
 }  // namespace vaelib::inline VAELIB_ABI

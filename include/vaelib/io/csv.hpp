@@ -7,6 +7,7 @@
 
 #include <vaelib/core/error.hpp>
 #include <vaelib/io/file.hpp>
+#include <vaelib/io/json.hpp>
 
 #include <charconv>
 #include <cstdint>
@@ -26,9 +27,9 @@ struct CsvTable {
     std::string known;
     for (std::size_t i = 0; i < names.size(); ++i) {
       if (names[i] == name) return static_cast<std::int64_t>(i);
-      known += text(known.empty() ? "" : ", ", names[i]);
+      if (i < 100) known += text(known.empty() ? "" : ", ", shown(names[i]));
     }
-    fail("CSV: no column ", name, "; the columns are ", known.empty() ? "not named" : known);
+    fail("CSV: no column ", shown(name), "; the columns are ", known.empty() ? "not named" : known);
   }
 };
 
@@ -38,6 +39,8 @@ struct CsvOptions {
 };
 
 namespace detail {
+
+inline constexpr std::size_t csv_most_columns = 1 << 18;  // a field takes more memory than the comma that makes it
 
 class CsvParser {
  public:
@@ -71,8 +74,8 @@ class CsvParser {
     for (std::size_t c = 0; c < fields.size(); ++c) {
       float value = 0;
       if (!number(fields[c], value))
-        fail(path, ": row ", row, ", column ", c + 1, table.names.empty() ? "" : " (" + table.names[c] + ')', ": expected a number, found \"",
-             fields[c].substr(0, 40), '"');
+        fail(path, ": row ", row, ", column ", c + 1, table.names.empty() ? "" : " (" + shown(table.names[c]) + ')', ": expected a number, found ",
+             shown(fields[c]));
       table.values.push_back(value);
     }
     ++table.rows;
@@ -84,8 +87,10 @@ class CsvParser {
     if (rest.empty()) return false;
     ++row;
     fields.clear();
-    do fields.push_back(read_field());
-    while (!rest.empty() && rest[0] == separator && (rest.remove_prefix(1), true));
+    do {
+      if (fields.size() == csv_most_columns) fail(path, ": row ", row, ": has more than ", csv_most_columns, " fields");
+      fields.push_back(read_field());
+    } while (!rest.empty() && rest[0] == separator && (rest.remove_prefix(1), true));
     if (rest.starts_with("\r\n")) rest.remove_prefix(1);
     if (!rest.empty() && rest[0] != '\n') fail(path, ": row ", row, ", column ", fields.size(), ": foreign text behind a quoted field");
     if (!rest.empty()) rest.remove_prefix(1);
@@ -132,9 +137,10 @@ class CsvParser {
 
 }  // namespace detail
 
-inline CsvTable read_csv(const std::string& path, const CsvOptions& options = {}) {
-  const std::string content = read_file(path, options.largest_file);
-  return detail::CsvParser(path, content, options.separator).parse();
+inline CsvTable read_csv(const InputFile& file, const CsvOptions& options = {}) {
+  const std::string content = read_file(file, options.largest_file);
+  return detail::CsvParser(file.path(), content, options.separator).parse();
 }
+inline CsvTable read_csv(const std::string& path, const CsvOptions& options = {}) { return read_csv(InputFile(path), options); }
 
 }  // namespace vaelib::inline VAELIB_ABI

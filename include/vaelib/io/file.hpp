@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <concepts>
@@ -234,12 +235,18 @@ class InputFile {
 };
 
 /// The whole content of a file, refused before memory is taken when it has more than max_bytes.
-inline std::string read_file(const std::string& path, std::uint64_t max_bytes) {
-  const InputFile file(path);
-  if (file.size() > max_bytes) fail(path, ": has ", file.size(), " bytes; at most ", max_bytes, " were expected");
+inline std::string read_file(const InputFile& file, std::uint64_t max_bytes) {
+  if (file.size() > max_bytes) fail(file.path(), ": has ", file.size(), " bytes; at most ", max_bytes, " were expected");
   std::string content(static_cast<std::size_t>(file.size()), '\0');
   file.read_at(0, content.data(), content.size());
   return content;
+}
+inline std::string read_file(const std::string& path, std::uint64_t max_bytes) { return read_file(InputFile(path), max_bytes); }
+
+/// How many bytes of memory the content of a compressed file may fill: 48 for each of its bytes, and 48 MB in any case. Deflate
+/// packs a thousand zeros into a byte, so that a small file could ask for all memory otherwise.
+constexpr std::uint64_t largest_unpacked(std::uint64_t file_size) {
+  return 48 * std::max(file_size, std::uint64_t{1} << 20);
 }
 
 /// A file in the making. Unless publish() is reached, the target stays as it was and the temporary file is removed.

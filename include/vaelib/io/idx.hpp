@@ -2,8 +2,8 @@
 // the values in C order. Unsigned bytes (type 8) only. Plain, or compressed by gzip, which is recognised by its
 // content.
 //
-// The extents are checked against the file's true size before memory is taken: exactly for a plain file, by deflate's
-// greatest ratio (1032) for a compressed one, which is inflated up to the declared size and no further. (Link: -lz)
+// The extents are checked against the file's true size before memory is taken: exactly for a plain file, by
+// largest_unpacked for a compressed one, which is inflated up to the declared size and no further. (Link: -lz)
 #pragma once
 
 #include <vaelib/core/error.hpp>
@@ -67,12 +67,11 @@ class GzipBytes {
       count -= got;
     }
   }
-  /// Fails where the whole file could not inflate to `count` bytes.
+  /// Fails where `count` bytes are more than a file of this size may fill.
   [[gnu::cold]] void expect_left(std::uint64_t count) const {
-    constexpr std::uint64_t greatest_ratio = 1032;
-    if (count / greatest_ratio > file.size())
-      fail(file.path(), ": the extents need ", count, " bytes of values, more than ", file.size(),
-           " bytes of gzip data can hold");
+    if (count > largest_unpacked(file.size()))
+      fail(file.path(), ": the extents need ", count, " bytes of values, at most ", largest_unpacked(file.size()), " are expected of ", file.size(),
+           " bytes of gzip data; where they are right, gunzip the file");
   }
   [[gnu::cold]] void expect_end() {
     std::uint8_t excess = 0;
@@ -152,14 +151,15 @@ template <class Bytes>
 
 }  // namespace detail
 
-[[gnu::cold]] inline IdxArray read_idx(const std::string& path) {
-  const InputFile file(path);
+[[gnu::cold]] inline IdxArray read_idx(const InputFile& file) {
+  const std::string& path = file.path();
   if (file.size() < 5) fail(path, ": is no IDX file: it has only ", file.size(), " bytes");
   std::array<std::uint8_t, 2> magic{};
   file.read_at(0, magic.data(), magic.size());
   if (magic[0] == 0x1F && magic[1] == 0x8B) return detail::read_idx_from(detail::GzipBytes(file), path);
   return detail::read_idx_from(detail::PlainBytes(file), path);
 }
+inline IdxArray read_idx(const std::string& path) { return read_idx(InputFile(path)); }
 
 /// Writes a plain IDX file of unsigned bytes.
 [[gnu::cold]] inline void write_idx(const std::string& path, const std::vector<std::uint32_t>& shape,

@@ -49,15 +49,22 @@ class JpegDecoder {
   std::uint64_t height() const { return info.image_height; }
   int channels() const { return info.num_components == 1 ? 1 : 3; }
 
-  /// Writes all rows, channels last; false where the file is damaged.
-  bool read_into(std::uint8_t* pixels) {
+  /// Bytes that libjpeg keeps while it decodes: a file of several scans is put together in memory.
+  std::uint64_t memory() {
+    std::uint64_t bytes = 0;
+    if (jpeg_has_multiple_scans(&info))
+      for (int c = 0; c < info.num_components; ++c)
+        bytes += std::uint64_t{info.comp_info[c].width_in_blocks} * info.comp_info[c].height_in_blocks * sizeof(JBLOCK);
+    return bytes;
+  }
+
+  /// The next row, channels last; false where the file is damaged.
+  bool read_row(std::uint8_t* pixels) {
     return run([](JpegDecoder& d, const void* to, std::size_t) {
-      jpeg_start_decompress(&d.info);
-      while (d.info.output_scanline < d.info.output_height) {
-        JSAMPROW row = static_cast<JSAMPROW>(const_cast<void*>(to)) + std::size_t{d.info.output_scanline} * d.info.output_width * d.info.output_components;
-        jpeg_read_scanlines(&d.info, &row, 1);
-      }
-      jpeg_finish_decompress(&d.info);
+      if (d.info.output_scanline == 0) jpeg_start_decompress(&d.info);
+      auto row = static_cast<JSAMPROW>(const_cast<void*>(to));
+      jpeg_read_scanlines(&d.info, &row, 1);
+      if (d.info.output_scanline == d.info.output_height) jpeg_finish_decompress(&d.info);
     }, pixels, 0);
   }
   const char* message() const { return text; }
@@ -96,8 +103,15 @@ inline Image decode_jpeg(std::span<const std::uint8_t> file, const std::string& 
   if (!decoder.good()) fail(name, ": no valid JPEG file: ", decoder.message());
   if (decoder.width() * decoder.height() > largest_image)
     fail(name, ": ", decoder.width(), " x ", decoder.height(), " pixels, at most ", largest_image, " expected");
-  Image image = blank_image(static_cast<int>(decoder.width()), static_cast<int>(decoder.height()), decoder.channels(), 0);
-  if (!decoder.read_into(image.pixels.data())) fail(name, ": no valid JPEG file: ", decoder.message());
+  const std::uint64_t row = decoder.width() * decoder.channels();
+  if (row * decoder.height() + decoder.memory() > largest_unpacked(file.size()))
+    fail(name, ": ", decoder.width(), " x ", decoder.height(), " pixels are more than is expected of ", file.size(), " bytes");
+  Image image{static_cast<int>(decoder.width()), static_cast<int>(decoder.height()), decoder.channels(), {}};
+  image.pixels.reserve(row * decoder.height());  // and filled row by row: a file that is cut off takes no memory for the rest
+  for (std::uint64_t y = 1; y <= decoder.height(); ++y) {
+    image.pixels.resize(row * y);
+    if (!decoder.read_row(image.pixels.data() + row * (y - 1))) fail(name, ": no valid JPEG file: ", decoder.message());
+  }
   return image;
 }
 

@@ -11,6 +11,7 @@
 #include <vaelib/core/error.hpp>
 #include <vaelib/io/dtype.hpp>
 #include <vaelib/io/file.hpp>
+#include <vaelib/io/json.hpp>
 
 #include <zlib.h>
 
@@ -138,8 +139,8 @@ class NpyHeaderParser {
     for (const auto& [name, dtype] : known)
       if (name == descr) return dtype;
     if (descr.starts_with("|O")) vaelib::fail(path, ": holds Python objects, a pickle that can run code, and is never read");
-    if (descr.starts_with(">")) vaelib::fail(path, ": is big-endian ('", descr, "'); save x.astype(x.dtype.newbyteorder('<')) instead");
-    vaelib::fail(path, ": has values of type '", descr.substr(0, 16), "'; expected floats, integers or booleans");
+    if (descr.starts_with(">")) vaelib::fail(path, ": is big-endian (", shown(descr), "); save x.astype(x.dtype.newbyteorder('<')) instead");
+    vaelib::fail(path, ": has values of type ", shown(descr), "; expected floats, integers or booleans");
   }
 
   std::string_view text;
@@ -170,7 +171,7 @@ NpyArray read_npy_from(Take&& take, std::uint64_t left, std::uint64_t most_value
   NpyHeader header = NpyHeaderParser(text, path).parse();
   if (header.bytes() != left - begin - length)
     fail(path, ": its shape needs ", header.bytes(), " bytes of values, found ", left - begin - length);
-  if (header.count > most_values) fail(path, ": has ", header.count, " values; at most ", most_values, " are allowed here");
+  if (header.count > most_values) fail(path, ": has ", header.count, " values; at most ", most_values, " are expected of so small a compressed file: save it by numpy.save");
   NpyArray array{std::move(header.shape), std::vector<float>(static_cast<std::size_t>(header.count))};
   const std::size_t width = dtype_size(header.dtype);
   std::vector<char> block(std::min<std::uint64_t>(header.bytes(), std::uint64_t{1} << 18));
@@ -185,16 +186,16 @@ NpyArray read_npy_from(Take&& take, std::uint64_t left, std::uint64_t most_value
 
 }  // namespace detail
 
-inline NpyArray read_npy(const std::string& path) {
-  const InputFile file(path);
+inline NpyArray read_npy(const InputFile& file) {
   std::uint64_t position = 0;
   return detail::read_npy_from(
       [&](void* to, std::size_t count) {
         file.read_at(position, to, count);
         position += count;
       },
-      file.size(), file.size(), path);
+      file.size(), file.size(), file.path());
 }
+inline NpyArray read_npy(const std::string& path) { return read_npy(InputFile(path)); }
 
 /// Writes an array of 4-byte floats as NumPy does.
 inline void write_npy(const std::string& path, const std::vector<std::int64_t>& shape, std::span<const float> values) {

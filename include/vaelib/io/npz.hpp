@@ -3,6 +3,7 @@
 // stored and deflate are refused. (Link: -lz)
 #pragma once
 
+#include <vaelib/io/json.hpp>
 #include <vaelib/io/npy.hpp>
 
 namespace vaelib::inline VAELIB_ABI {
@@ -43,8 +44,8 @@ inline ZipEntry zip_entry(const ZipBytes& directory, std::size_t& place) {
   directory.number(place + 46, 0);
   directory.number(place + 46 + name + extra + comment, 0);
   entry.name = directory.bytes.substr(place + 46, name);
-  if (flags & 1) fail(path, ": entry ", entry.name, " is encrypted");
-  if (method != 0 && method != 8) fail(path, ": entry ", entry.name, " has compression method ", method, "; stored (0) and deflate (8) are known");
+  if (flags & 1) fail(path, ": entry ", shown(entry.name), " is encrypted");
+  if (method != 0 && method != 8) fail(path, ": entry ", shown(entry.name), " has compression method ", method, "; stored (0) and deflate (8) are known");
   entry.deflated = method == 8;
   entry.packed = directory.number(place + 20, 4);
   entry.size = directory.number(place + 24, 4);
@@ -76,6 +77,11 @@ inline std::vector<ZipEntry> zip_entries(const InputFile& file) {
   const ZipBytes directory(file, position, size);
   std::vector<ZipEntry> entries;
   for (std::size_t place = 0; entries.size() < count;) entries.push_back(zip_entry(directory, place));
+  std::vector<std::string_view> names;
+  for (const ZipEntry& entry : entries) names.push_back(entry.name);
+  std::sort(names.begin(), names.end());
+  if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
+    fail(file.path(), ": two entries have the name ", shown(*twice));  // other readers would take the other one
   return entries;
 }
 
@@ -84,11 +90,14 @@ class ZipContent {
  public:
   ZipContent(const InputFile& input, const ZipEntry& e) : file(input), entry(e), left(e.packed) {
     const ZipBytes header(file, entry.local_header, 30);
-    if (header.number(0, 4) != 0x04034b50) fail(file.path(), ": entry ", entry.name, ": no entry at byte ", entry.local_header);
-    position = entry.local_header + 30 + header.number(26, 2) + header.number(28, 2);
-    if (position > file.size() || entry.packed > file.size() - position) fail(file.path(), ": entry ", entry.name, ": is cut off");
+    if (header.number(0, 4) != 0x04034b50) fail(file.path(), ": entry ", shown(entry.name), ": no entry at byte ", entry.local_header);
+    const ZipBytes own_name(file, entry.local_header + 30, header.number(26, 2));
+    if (own_name.bytes != entry.name)
+      fail(file.path(), ": entry ", shown(entry.name), ": is called ", shown(own_name.bytes), " at byte ", entry.local_header);
+    position = entry.local_header + 30 + own_name.bytes.size() + header.number(28, 2);
+    if (position > file.size() || entry.packed > file.size() - position) fail(file.path(), ": entry ", shown(entry.name), ": is cut off");
     if (entry.deflated ? entry.size / 1032 > entry.packed : entry.size != entry.packed)
-      fail(file.path(), ": entry ", entry.name, ": ", entry.packed, " bytes cannot hold the ", entry.size, " bytes that are declared");
+      fail(file.path(), ": entry ", shown(entry.name), ": ", entry.packed, " bytes cannot hold the ", entry.size, " bytes that are declared");
     if (entry.deflated && inflateInit2(&stream, -MAX_WBITS) != Z_OK) fail(file.path(), ": zlib could not be started");
   }
   ZipContent(const ZipContent&) = delete;
@@ -107,7 +116,7 @@ class ZipContent {
     checksum = crc32_z(checksum, static_cast<const Bytef*>(to), count);
   }
   void check_end() const {
-    if (checksum != entry.checksum) fail(file.path(), ": entry ", entry.name, ": is damaged: its checksum is ", entry.checksum, ", that of its content ", checksum);
+    if (checksum != entry.checksum) fail(file.path(), ": entry ", shown(entry.name), ": is damaged: its checksum is ", entry.checksum, ", that of its content ", checksum);
   }
 
  private:
@@ -115,7 +124,7 @@ class ZipContent {
     while (count > 0) {
       if (stream.avail_in == 0) {
         const auto part = static_cast<std::size_t>(std::min<std::uint64_t>(sizeof block, left));
-        if (part == 0) fail(file.path(), ": entry ", entry.name, ": its compressed data end too early");
+        if (part == 0) fail(file.path(), ": entry ", shown(entry.name), ": its compressed data end too early");
         file.read_at(position, block, part);
         position += part, left -= part;
         stream.next_in = block, stream.avail_in = static_cast<uInt>(part);
@@ -126,7 +135,7 @@ class ZipContent {
       const uInt got = part - stream.avail_out;
       to += got, count -= got;
       if (status != Z_OK && !(status == Z_STREAM_END && count == 0))
-        fail(file.path(), ": entry ", entry.name, ": its compressed data are damaged or too short");
+        fail(file.path(), ": entry ", shown(entry.name), ": its compressed data are damaged or too short");
     }
   }
 
@@ -141,26 +150,30 @@ class ZipContent {
 }  // namespace detail
 
 /// The names of the arrays in an .npz file.
-inline std::vector<std::string> npz_names(const std::string& path) {
+inline std::vector<std::string> npz_names(const InputFile& file) {
   std::vector<std::string> names;
-  for (const auto& entry : detail::zip_entries(InputFile(path)))
+  for (const auto& entry : detail::zip_entries(file))
     if (entry.name.ends_with(".npy")) names.push_back(entry.name.substr(0, entry.name.size() - 4));
   return names;
 }
+inline std::vector<std::string> npz_names(const std::string& path) { return npz_names(InputFile(path)); }
 
-/// One array of an .npz file by its name. A compressed one may have `values_per_byte` values for each byte of the file (and
-/// at least 2^18), so that a small file cannot take much memory.
-inline NpyArray read_npz(const std::string& path, const std::string& name, std::uint64_t values_per_byte = 14) {
-  const InputFile file(path);
+/// One array of an .npz file by its name. A compressed one may have `values_per_byte` values for each byte of the file, which
+/// counts as 2^20 bytes where it has fewer: a small file cannot take much memory. (12 floats: largest_unpacked.)
+inline NpyArray read_npz(const InputFile& file, const std::string& name, std::uint64_t values_per_byte = 12) {
+  const std::string& path = file.path();
   for (const auto& entry : detail::zip_entries(file)) {
     if (entry.name != name + ".npy") continue;
     detail::ZipContent content(file, entry);
-    const std::uint64_t most = std::max(std::uint64_t{1} << 18, file.size() * values_per_byte);
-    NpyArray array = detail::read_npy_from([&](void* to, std::size_t count) { content.take(to, count); }, entry.size, most, path + ": " + name);
+    const std::uint64_t most = values_per_byte * std::max(file.size(), std::uint64_t{1} << 20);
+    NpyArray array = detail::read_npy_from([&](void* to, std::size_t count) { content.take(to, count); }, entry.size, most, path + ": " + shown(name));
     content.check_end();
     return array;
   }
-  fail(path, ": has no array ", name);
+  fail(path, ": has no array ", shown(name));
+}
+inline NpyArray read_npz(const std::string& path, const std::string& name, std::uint64_t values_per_byte = 12) {
+  return read_npz(InputFile(path), name, values_per_byte);
 }
 
 }  // namespace vaelib::inline VAELIB_ABI

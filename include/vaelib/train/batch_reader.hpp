@@ -62,9 +62,9 @@ class BatchReader {
     Buffer<std::int32_t> labels;
     std::exception_ptr error{};
 
-    void fill(const SourceView& data, std::uint64_t e, Rows r) {
+    void fill(const SourceView& source, std::uint64_t e, Rows r) {
       const long count = long(r.size());
-      data.fill(e, r, features.at_least(count * data.shape().size()), labels.at_least(count));
+      source.fill(e, r, features.at_least(count * source.shape().size()), labels.at_least(count));
     }
   };
 

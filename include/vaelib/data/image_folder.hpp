@@ -16,7 +16,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <functional>
 #include <thread>
 
 namespace vaelib::inline VAELIB_ABI {
@@ -72,8 +71,7 @@ inline Image read_row(const std::string& path, const ImageFolderOptions& options
 }
 
 /// Decodes every file and calls take(its index, pixels), from several threads; the reasons of those that cannot be read.
-inline std::vector<std::string> read_rows(const std::vector<ImageFile>& files, const ImageFolderOptions& options,
-                                          const std::function<void(std::size_t, const Image&)>& take) {
+std::vector<std::string> read_rows(const std::vector<ImageFile>& files, const ImageFolderOptions& options, auto&& take) {
   std::vector<std::string> reasons(files.size());
   std::atomic<std::size_t> next = 0;
   const auto work = [&] {

@@ -5,6 +5,8 @@ set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 add_library(vaelib_warnings INTERFACE)
 target_compile_options(vaelib_warnings INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Werror)
 
+set(VAELIB_LONG_RUN_FLAGS "" CACHE STRING "Flags of the programs that compute for long, where a build is otherwise unoptimised")
+
 # vaelib_find(<package> <target> <Debian package>): find_package or one sentence that says what to install.
 macro(vaelib_find package target debian)
   find_package(${package} QUIET)

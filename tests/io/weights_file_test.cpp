@@ -10,6 +10,7 @@
 #include <vaelib/layers/flatten.hpp>
 #include <vaelib/layers/layer_norm.hpp>
 #include <vaelib/layers/residual.hpp>
+#include <vaelib/models/vae.hpp>
 #include <vaelib/train/weights.hpp>
 
 using namespace vaelib;
@@ -151,6 +152,43 @@ TEST_CASE("features that were flattened are stored channels first") {
   }
   const Floats norm = read("body.3.weight");
   for (long k = 0; k < 72; ++k) CHECK(norm[k] == first(k, before));
+}
+
+TEST_CASE("features that were flattened keep their order through layers within layers") {
+  constexpr Shape image{4, 2, 3}, flat{24};
+  using Nested = Sequential<image, Sequential<image, ReLU, Flatten>, Residual<LayerNorm, Linear<24>, Tanh, Linear<24>>, Linear<24>, Tanh,
+                            Residual<LayerNorm, Linear<24>>, Reshape<image>>;
+  const Weights<Nested, Cpu> w;
+  const auto orders = [&](const std::string& wanted, Shape in, Shape out) {
+    const auto p = std::find_if(w.parameters.begin(), w.parameters.end(), [&](const auto& entry) { return entry.name == wanted; });
+    REQUIRE(p != w.parameters.end());
+    INFO(wanted, ": ", text_of(p->leaf.in_order), " to ", text_of(p->leaf.out_order));
+    CHECK(p->leaf.in_order == in);
+    CHECK(p->leaf.out_order == out);
+  };
+  orders("1.body.0.weight", image, image);
+  orders("1.body.1.weight", image, flat);
+  orders("1.body.3.weight", flat, image);  // is added to features of an image
+  orders("2.weight", image, image);
+  orders("4.body.0.weight", image, image);
+  orders("4.body.1.weight", image, image);
+}
+
+TEST_CASE("features of a label stand behind those that were flattened") {
+  constexpr Shape image{4, 2, 3};
+  using Labelled = ConditionalVae<Sequential<image, Flatten>, Gaussian<1>, Sequential<Shape{6}, Linear<24>, Reshape<image>>, Bernoulli, 3, 5>;
+  const TemporaryFile file;
+  Weights<Labelled, Cpu> w;
+  const Parameter& head = w.model.encoder.head.weight;  // 29 x 2 here
+  for (long i = 0; i < head.size(); ++i) w.values[head.offset + i] = float(i / 2);
+  save(file.path, w);
+  const SafetensorsFile opened(file.path);
+  Floats there(opened.find("encoder.head.weight")->count());
+  opened.read("encoder.head.weight", there);
+  for (int k = 0; k < 29; ++k) CHECK(there[k] == (k < 24 ? k % 8 * 3 + k / 8 : k));
+  Weights<Labelled, Cpu> loaded({}, 1);
+  load(file.path, loaded);
+  for (long i = 0; i < head.size(); ++i) CHECK(loaded.values[head.offset + i] == float(i / 2));
 }
 
 TEST_CASE("a file of another model is refused in one sentence, and nothing is changed") {

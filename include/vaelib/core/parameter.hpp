@@ -52,6 +52,7 @@ struct Parameter {
   /// PyTorch flattens channels first, rows here are channels last: the spatial shapes that were flattened into (or are
   /// taken out of) the features of this parameter, so that files can be permuted. Flat shapes permute nothing.
   Shape in_order{1}, out_order{1};
+  int in_beside = 0;  ///< how many of the inputs stand behind those of in_order (the features of a label)
   long offset = -1;  ///< of the first value in the flat buffers; given by Weights
   int id = -1;       ///< position among the parameters of the model
 

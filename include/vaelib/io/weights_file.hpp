@@ -21,7 +21,7 @@ namespace detail {
 
 /// Where feature k of a file, channels first, stands in rows of this library, channels last.
 inline long feature_here(Shape order, long extent, long k) {
-  if (order.is_flat() || order.size() != extent) return k;
+  if (order.is_flat() || order.size() != extent || k >= extent) return k;
   const long pixels = long(order.height) * order.width;
   return k % pixels * order.channels + k / pixels;
 }
@@ -46,7 +46,7 @@ void for_each_place(const Parameter& p, auto&& f) {
   long there = 0;
   if (p.layout == Layout::linear) {
     for (long o = 0; o < e[1]; ++o)
-      for (long i = 0; i < e[0]; ++i) f(there++, feature_here(p.in_order, e[0], i) * e[1] + feature_here(p.out_order, e[1], o));
+      for (long i = 0; i < e[0]; ++i) f(there++, feature_here(p.in_order, e[0] - p.in_beside, i) * e[1] + feature_here(p.out_order, e[1], o));
   } else if (p.layout == Layout::image) {
     for (; there < p.size(); ++there) f(there, feature_here({e[0], e[1], e[2]}, p.size(), there));
   } else if (p.layout == Layout::features) {

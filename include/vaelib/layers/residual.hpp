@@ -23,7 +23,16 @@ struct Residual {
     return accepted && agree(out, in);
   }
   static constexpr Shape output(Shape in) { return in; }
-  [[gnu::cold]] void build(Shape in) { body.build(in); }
+  [[gnu::cold]] void build(Shape in) {
+    detail::ChainBuilder builder(in);
+    build_by(builder);
+    builder.set_orders();
+  }
+  [[gnu::cold]] void build_by(detail::ChainBuilder& builder) {
+    const int before = builder.last();
+    body.visit(builder);
+    builder.tie_to(before);
+  }
   void fields(auto&& f) { f("body", body); }
   template <class S, class V>
   V forward(S& step, V x) const {

@@ -68,7 +68,6 @@ struct Chain {
   constexpr void visit(auto&&) const {}
   void fields(auto&&) {}
   constexpr Shape output(Shape in, bool&) const { return in; }
-  Shape build(Shape in) { return in; }
   template <class S, class V>
   auto forward(S&, V x) const {
     return x;
@@ -104,9 +103,6 @@ struct Chain<Index, L, Rest...> {
     });
     return in;
   }
-  /// Gives the parameters of all layers their extents, and tells them in which order files keep their features.
-  [[gnu::cold]] Shape build(Shape in);
-
   template <class S, class V>
   auto forward(S& step, V x) const {
     if constexpr (Elementwise<L>) {
@@ -127,38 +123,47 @@ struct Chain<Index, L, Rest...> {
   }
 };
 
-/// Builds the layers of a chain one after another, and then tells their parameters in which spatial order the features
-/// stand before and behind each layer, so that files can be permuted.
+/// Builds layers one after another, those within layers too, and then tells their parameters in which spatial order the
+/// features stand before and behind each layer, so that files can be permuted.
 class ChainBuilder final : private LeafVisitor {
  public:
-  struct Place {  // before the first layer, and behind each
-    Shape shape{1};
-    bool cut = true;  // the outputs of the layer are not its inputs in the same order
-  };
-
-  /// `room` has one place more than there are layers.
-  ChainBuilder(Shape in, Place* room) : places(room) { append(in, true); }
+  explicit ChainBuilder(Shape in) { append(in, true); }
 
   template <class L>
   [[gnu::cold]] void operator()(int index, L& layer) {
     const Shape in = shape();
     if (!accepts_shape(layer, in) || output_shape(layer, in).is_dynamic()) refuse(index, type_name<L>());
-    if constexpr (requires { layer.build(in); }) layer.build(in);
-    if constexpr (HasFields<L>) layer.fields(static_cast<LeafVisitor&>(*this));
-    append(output_shape(layer, in), !Elementwise<L> && !requires { L::keeps_features; });
+    if constexpr (requires { layer.build_by(*this); }) {  // made of layers
+      layer.build_by(*this);
+    } else {
+      if constexpr (requires { layer.build(in); }) layer.build(in);
+      if constexpr (HasFields<L>) layer.fields(static_cast<LeafVisitor&>(*this));
+      append(output_shape(layer, in), !Elementwise<L> && !requires { L::keeps_features; });
+    }
   }
 
-  /// Behind the last layer so far.
-  Shape shape() const { return places[last].shape; }
+  /// Behind the last layer so far; after set_orders() of flat features the image that they stand for.
+  Shape shape() const { return places.back().shape; }
+
+  int last() const { return int(places.size()) - 1; }
+  /// The features behind the last layer so far stand in the order of an earlier place, since they are added to it.
+  [[gnu::cold]] void tie_to(int earlier) { places.back().tie = earlier; }
 
   /// Called behind the last layer.
   [[gnu::cold]] void set_orders() {
-    for (int i = 1; i <= last; ++i) carry(i - 1, i);
-    for (int i = last; i > 0; --i) carry(i, i - 1);
+    for (int sweep = 0; sweep < 2; ++sweep) {  // the second brings to a body what was found behind it
+      for (int i = 1; i <= last(); ++i) carry(i, false);
+      for (int i = last(); i > 0; --i) carry(i, true);
+    }
     for (const auto& [shape, place] : orders) *shape = places[place].shape;
   }
 
  private:
+  struct Place {  // before the first layer, and behind each
+    Shape shape;
+    bool cut;      // the outputs of the layer are not its inputs in the same order
+    int tie = -1;  // to an earlier place of the same order
+  };
   struct Order {  // of features, to be told when the shapes of all places are known
     Shape* shape;
     int place;
@@ -167,33 +172,27 @@ class ChainBuilder final : private LeafVisitor {
   [[noreturn, gnu::cold]] void refuse(int index, const std::string& layer) const {
     fail("vaelib: layer ", index, ", ", layer, ", does not accept shape ", text_of(shape()));
   }
-  void append(Shape to, bool cut) { places[++last] = {to, cut}; }
+  [[gnu::cold]] void append(Shape to, bool cut) { places.push_back({to, cut}); }
   [[gnu::cold]] void tell(Shape& order, int place) { orders.push_back({&order, place}); }
   [[gnu::cold]] void visit(Parameter& leaf) override {
-    tell(leaf.in_order, last);
-    tell(leaf.out_order, last + 1);
+    tell(leaf.in_order, last());
+    tell(leaf.out_order, last() + 1);
   }
-  [[gnu::cold]] void visit(State& leaf) override { tell(leaf.order, last + 1); }
+  [[gnu::cold]] void visit(State& leaf) override { tell(leaf.order, last() + 1); }
   /// Places that are flat take the spatial shape before or behind them.
-  void carry(int from, int to) {
-    if (!places[std::max(from, to)].cut && places[to].shape.is_flat() && places[from].shape.size() == places[to].shape.size())
-      places[to].shape = places[from].shape;
+  [[gnu::cold]] void carry(int place, bool back) {
+    const Place& here = places[place];
+    if (!here.cut) carry(place - 1, place, back);
+    if (here.tie >= 0) carry(here.tie, place, back);
+  }
+  [[gnu::cold]] void carry(int from, int to, bool back) {
+    if (back) std::swap(from, to);
+    if (places[to].shape.is_flat() && places[from].shape.size() == places[to].shape.size()) places[to].shape = places[from].shape;
   }
 
-  Place* places;
-  int last = -1;
+  std::vector<Place> places;
   std::vector<Order> orders;
 };
-
-template <int Index, class L, class... Rest>
-Shape Chain<Index, L, Rest...>::build(Shape shape) {
-  ChainBuilder::Place places[2 + sizeof...(Rest)];
-  ChainBuilder builder(shape, places);
-  visit(builder);
-  shape = builder.shape();
-  builder.set_orders();
-  return shape;
-}
 
 }  // namespace detail
 
@@ -208,6 +207,7 @@ struct Sequential {
 
   detail::Chain<0, Layers...> layers{};
   Shape input_shape = In, output_shape = makes;
+  Shape output_order = makes;  ///< of flat features that were flattened: the image, whose channels come first in files
 
   constexpr Sequential() = default;
   constexpr explicit Sequential(Shape in) : input_shape(in) {}
@@ -226,8 +226,15 @@ struct Sequential {
   [[gnu::cold]] void build(Shape in) {
     if (in.is_dynamic()) fail("vaelib: a Sequential with dynamic input needs its shape, found ", text_of(in));
     if (!agree(In, in)) fail("vaelib: a Sequential of shape ", text_of(In), " was given shape ", text_of(in));
-    input_shape = in;
-    output_shape = layers.build(in);
+    detail::ChainBuilder builder(in);
+    build_by(builder);
+    builder.set_orders();
+    output_order = builder.shape();
+  }
+  [[gnu::cold]] void build_by(detail::ChainBuilder& builder) {
+    input_shape = builder.shape();
+    layers.visit(builder);
+    output_shape = builder.shape();
   }
   void fields(auto&& f) { layers.visit(f); }
 

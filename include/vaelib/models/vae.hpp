@@ -149,6 +149,8 @@ struct ConditionalVae {
     encoder.body.build();
     encoder.labels.build();
     encoder.head.build(Shape{encoder.body.output_shape.size() + int(encoder.labels.out)});
+    encoder.head.weight.in_order = encoder.body.output_order;
+    encoder.head.weight.in_beside = encoder.labels.out;
     decoder.body.build();
     decoder.labels.build();
     if constexpr (requires { likelihood.build(); }) likelihood.build();

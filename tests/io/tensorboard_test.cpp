@@ -1,9 +1,8 @@
-// What is written is taken apart again. tests/interchange/read_tensorboard.py has TensorBoard itself read a run; it is run by hand.
+// What is written is taken apart again. tests/interchange/check_run.py has TensorBoard itself read a run.
 #include <vaelib/io/tensorboard.hpp>
 
-#include <map>
-
 #include "faults.hpp"
+#include "protobuf_reader.hpp"
 
 using namespace vaelib;
 using namespace io_test;
@@ -18,43 +17,6 @@ std::uint64_t little_endian(std::string_view bytes) {
 std::uint64_t masked(std::string_view bytes) {
   const std::uint32_t crc = detail::crc32c(bytes);
   return std::uint32_t((crc >> 15 | crc << 17) + 0xa282ead8u);
-}
-
-/// The fields of a message by number: numbers as their bytes.
-std::multimap<int, std::string> fields(std::string_view message) {
-  std::multimap<int, std::string> result;
-  std::size_t place = 0;
-  const auto varint = [&] {
-    std::uint64_t value = 0;
-    for (int shift = 0;; shift += 7) {
-      const auto byte = static_cast<unsigned char>(message.at(place++));
-      value |= std::uint64_t{byte & 127u} << shift;
-      if (byte < 128) return value;
-    }
-  };
-  while (place < message.size()) {
-    const std::uint64_t tag = varint();
-    if (tag % 8 == 0) {
-      result.emplace(int(tag / 8), std::to_string(varint()));
-      continue;
-    }
-    const std::size_t size = tag % 8 == 1 ? 8 : tag % 8 == 5 ? 4 : varint();
-    result.emplace(int(tag / 8), std::string(message.substr(place, size)));
-    place += size;
-  }
-  return result;
-}
-std::string field(std::string_view message, int number) {
-  const auto all = fields(message);
-  REQUIRE(all.count(number) == 1);
-  return all.find(number)->second;
-}
-template <class T>
-T number(std::string_view bytes) {
-  T value;
-  REQUIRE(bytes.size() == sizeof value);
-  std::memcpy(&value, bytes.data(), sizeof value);
-  return value;
 }
 
 std::vector<std::string> events(const std::string& path) {

@@ -79,6 +79,19 @@ using Pooled = Vae<Sequential<toy::pixels, Conv2d<8, 3, 1, 1>, GroupNorm<2>, Max
                               MaxPool2d<2>, Conv2d<1, 1>>,
                    ContinuousBernoulli>;
 
+/// Codes decoded into memory of the caller's, as in a loop with deadlines.
+template <class Model>
+void check_decoding(const std::string& name) {
+  const Weights<Model, Cpu> weights;
+  Session session(weights);
+  std::vector<float> code(5), image(36);
+  for (int i = 0; i < 2; ++i) session.decode(code, image);
+  const long before = allocations;
+  for (int i = 0; i < 10; ++i) session.decode(code, image);
+  const long during = allocations - before;
+  expect(name + ", decoding", during, 0);
+}
+
 template <class Model>
 void check(const char* name, int threads) {
   char line[80];
@@ -136,6 +149,8 @@ int main() {
   munmap(mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 4096);
   if (allocations - before != 3) std::printf("the counters do not count\n"), ++failures;
 
+  check_decoding<FullyConnected>("fully connected");
+  check_decoding<Convolutional>("convolutional");
   for (const int threads : {1, 2}) {
     check<FullyConnected>("fully connected", threads);
     check<Convolutional>("convolutional", threads);

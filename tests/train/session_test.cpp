@@ -91,6 +91,9 @@ TEST_CASE("sessions on shared weights") {
   const Floats first_five = session.sample(5, 9);
   CHECK(std::equal(first_five.begin(), first_five.end(), one.sampled.begin()));
   CHECK(session.reconstruct({}).empty());
+  Floats room(13 * 36);
+  session.decode(z, room);
+  CHECK(room == one.decoded);
 }
 
 TEST_CASE("a session says what does not fit") {
@@ -107,6 +110,8 @@ TEST_CASE("a session says what does not fit") {
                        "vaelib: 71 numbers are no whole rows of 36 features", Error);
   CHECK_THROWS_WITH_AS(session.decode(std::span(x).first(5), labels),
                        "vaelib: 5 numbers are no whole rows of 4 features", Error);
+  Floats room(2 * 36 + 1);
+  CHECK_THROWS_WITH_AS(session.decode(std::span(x).first(8), room, labels), "vaelib: decode wants room for 72 numbers, found 73", Error);
   CHECK(session.reconstruct(x, labels).size() == x.size());  // a refusal leaves the session as it was
 }
 

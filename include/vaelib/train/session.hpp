@@ -29,9 +29,7 @@ class Session {
   /// from the caller's memory; the seed keys what is drawn at random.
   template <class F>
   std::vector<Real> run(long rows, Shape shape, const Real* features, const std::int32_t* labels, std::uint64_t seed, F f) {
-    step.begin(weights->buffers(), Mode::evaluation, seed, 0, Stream::sampling);
-    const Batch<Real> batch{rows, shape, features, labels, 0, step.rows(rows)};
-    const auto result = f(step, weights->model, batch);
+    const auto result = evaluate(rows, shape, features, labels, seed, f);
     return {result.value(), result.value() + result.size()};
   }
 
@@ -56,9 +54,16 @@ class Session {
   /// The mean of p(x|z) for given z: rows x latent.
   std::vector<Real> decode(std::span<const Real> z, const std::int32_t* labels = nullptr) {
     const int size = weights->model.latent.size;
-    return run(rows_of(z, size), Shape{size}, z.data(), labels, 0, [](auto& s, const auto& m, const auto& batch) {
-      return m.likelihood.mean(s, m.decode(s, input<std::remove_cvref_t<decltype(m.latent)>::sample_shape>(s, batch), batch));
-    });
+    return run(rows_of(z, size), Shape{size}, z.data(), labels, 0, mean_of_codes);
+  }
+  /// The same into the caller's memory, for loops in real time: from the third call with as many rows on nothing is allocated,
+  /// and with one thread there is no lock and no system call.
+  void decode(std::span<const Real> z, std::span<Real> to, const std::int32_t* labels = nullptr) {
+    const int size = weights->model.latent.size;
+    const long rows = rows_of(z, size), wanted = rows * weights->model.input_shape().size();
+    if (long(to.size()) != wanted) fail("vaelib: decode wants room for ", wanted, " numbers, found ", to.size());
+    const auto result = evaluate(rows, Shape{size}, z.data(), labels, 0, mean_of_codes);
+    std::copy_n(result.value(), result.size(), to.data());
   }
 
   /// log p(x) as log of the mean of p(x|z) p(z) / q(z|x) over `samples` draws of z ~ q(z|x); Burda et al. 2016, equation 8. It
@@ -96,6 +101,16 @@ class Session {
 
  private:
   static constexpr Shape Takes = Model::takes;
+  static constexpr auto mean_of_codes = [](auto& s, const auto& m, const auto& batch) {
+    return m.likelihood.mean(s, m.decode(s, input<std::remove_cvref_t<decltype(m.latent)>::sample_shape>(s, batch), batch));
+  };
+
+  template <class F>
+  auto evaluate(long rows, Shape shape, const Real* features, const std::int32_t* labels, std::uint64_t seed, F f) {
+    step.begin(weights->buffers(), Mode::evaluation, seed, 0, Stream::sampling);
+    const Batch<Real> batch{rows, shape, features, labels, 0, step.rows(rows)};
+    return f(step, weights->model, batch);
+  }
 
   static long rows_of(std::span<const Real> x, int features) {
     if (features == 0 || x.size() % features != 0) fail("vaelib: ", x.size(), " numbers are no whole rows of ", features, " features");

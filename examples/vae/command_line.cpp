@@ -62,7 +62,11 @@ constexpr UseCommand use_commands[] = {
      "\nlog p(x) is bounded from below by importance weighting (Burda et al. 2016): the more samples, the closer.\n\n"
      "Example:\n  vae evaluate runs/conv-fashion-mnist --samples 500 --count 200"},
     {"report", "o", "write the run as a page for the browser: report.html, and its numbers as report.json", "",
-     "\nvae train writes both at its end. The page is one file that works offline.\n\nExample:\n  vae report runs/conv-fashion-mnist"}};
+     "\nvae train writes both at its end. The page is one file that works offline.\n\nExample:\n  vae report runs/conv-fashion-mnist"},
+    {"export", "d", "write encoder.onnx and decoder.onnx", "",
+     "\nONNX, opset 17; images are N x channels x height x width, of any N. The encoder makes mean and log_variance of\n"
+     "input, the decoder output of code; where the model is conditional, both take labels too.\n\n"
+     "Example:\n  vae export runs/conv-fashion-mnist --output onnx"}};
 
 /// "--flag VALUE", and nothing else beside it.
 struct Formatter : CLI::Formatter {
@@ -98,7 +102,7 @@ void add_flags(CLI::App& app, TrainOptions& options) {
   });
 }
 
-/// c: --count, o: --output, f: --from, t: --to, n: --steps, r: --range, l: --label, k: --samples, s: --seed
+/// c: --count, o: --output, d: --output of a folder, f: --from, t: --to, n: --steps, r: --range, l: --label, k: --samples, s: --seed
 void add_use_flags(CLI::App& app, const UseCommand& command, UseOptions& o) {
   const std::string flags = command.flags;
   const auto add = [&](char letter, const char* name, auto& member, const char* value, std::string help, Check check, bool shows_default) {
@@ -116,6 +120,7 @@ void add_use_flags(CLI::App& app, const UseCommand& command, UseOptions& o) {
   add('k', "--samples", o.samples, "K", "of z for each image", whole_number(1, 1'000'000), true);
   add('s', "--seed", o.seed, "N", "of what is drawn", whole_number(0, ~0ull), true);
   add('o', "--output", o.output, "FILE", "[in the folder of the run]", not_empty(), false);
+  add('d', "--output", o.output, "FOLDER", "[the folder of the run]", not_empty(), false);
   add(' ', "--threads", o.threads, "N", "0: as many as this process may use", whole_number(0, 1024), true);
 }
 

@@ -45,6 +45,7 @@ class AnyModel {
   virtual vaelib::History fit(const vaelib::SourceView& data, const vaelib::FitOptions& options) = 0;
   virtual void save(const std::string& path, const vaelib::Metadata& metadata) const = 0;
   virtual void load(const std::string& path) = 0;
+  virtual void export_onnx(const std::string& folder) const = 0;  ///< encoder.onnx and decoder.onnx
   /// Reads the tensors whose names begin with one of the prefixes; their names.
   virtual std::vector<std::string> load_part(const std::string& path, const std::vector<std::string>& prefixes) = 0;
   virtual void use_average() = 0;  ///< the average of the weights, where fit has kept one, becomes the weights

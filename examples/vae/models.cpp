@@ -1,4 +1,5 @@
 // The models: fully connected, convolutional for small images and for larger ones; each also conditional.
+#include <vaelib/io/onnx_export.hpp>
 #include <vaelib/vae.hpp>
 
 #include "any_likelihood.hpp"
@@ -7,6 +8,11 @@
 namespace vae {
 
 using namespace vaelib;
+
+/// The mean, as AnyLikelihood::mean.
+OnnxValue export_onnx(OnnxExport& out, const AnyLikelihood& likelihood, OnnxValue x) {
+  return likelihood.kind == AnyLikelihood::Kind::bernoulli ? out.apply(Bernoulli{}, x) : x;
+}
 
 namespace {
 
@@ -42,6 +48,10 @@ class ModelOf : public AnyModel {
     vaelib::save(path, trainer.weights(), metadata);
   }
   void load(const std::string& path) override { vaelib::load(path, trainer.weights()); }
+  void export_onnx(const std::string& folder) const override {
+    export_encoder_onnx(folder + "/encoder.onnx", trainer.weights());
+    export_decoder_onnx(folder + "/decoder.onnx", trainer.weights());
+  }
   std::vector<std::string> load_part(const std::string& path, const std::vector<std::string>& prefixes) override {
     return vaelib::load_part(path, trainer.weights(), prefixes);
   }

@@ -183,6 +183,13 @@ void make_report(const Trained& run, const UseOptions& use) {
   std::printf("%s\n", path.c_str());
 }
 
+void export_onnx(const Trained& run, const UseOptions& use) {
+  const std::string folder = use.output.empty() ? run.folder.path() : use.output;
+  create_directories(folder);
+  run.model->export_onnx(folder);
+  std::printf("%s/encoder.onnx\n%s/decoder.onnx\n", folder.c_str(), folder.c_str());
+}
+
 }  // namespace
 
 void use(const std::string& command, const UseOptions& options) {
@@ -195,6 +202,7 @@ void use(const std::string& command, const UseOptions& options) {
   if (command == "encode") encode(run, options);
   if (command == "evaluate") evaluate(run, options);
   if (command == "report") make_report(run, options);
+  if (command == "export") export_onnx(run, options);
 }
 
 }  // namespace vae

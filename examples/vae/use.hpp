@@ -1,4 +1,4 @@
-// The commands that use a trained run: sample, reconstruct, interpolate, traverse, encode, evaluate, report.
+// The commands that use a trained run: sample, reconstruct, interpolate, traverse, encode, evaluate, report, export.
 #pragma once
 
 #include <cstdint>

@@ -111,6 +111,18 @@ TEST_CASE("a conditional model draws a label") {
   check_refusal(trained.use("sample", {"--label", "10"}), 1, "--label 10: the model knows the labels 0 to 9");
 }
 
+TEST_CASE("encoder and decoder as ONNX files") {
+  const TrainedRun trained({"--conditional"});
+  const auto result = trained.use("export", {"--output", trained.folder / "a/b"});
+  REQUIRE_MESSAGE(result.code == 0, result.err);
+  CHECK(result.out == trained.folder / "a/b/encoder.onnx\n" + (trained.folder / "a/b/decoder.onnx\n"));
+  for (const char* name : {"encoder", "decoder"}) {
+    const std::string file = vaelib::read_file(trained.folder / ("a/b/" + std::string(name) + ".onnx"), 1 << 20);
+    CHECK(file.find(std::string(name) + ".labels.weight") != std::string::npos);
+  }
+  CHECK(trained.use("export").out == trained.out + "/encoder.onnx\n" + trained.out + "/decoder.onnx\n");
+}
+
 TEST_CASE("what is asked for and not there") {
   const TrainedRun trained;
   check_refusal(run({"sample"}), 2, "vae sample wants the folder of a run");

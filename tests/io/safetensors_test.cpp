@@ -192,7 +192,7 @@ TEST_CASE("foreign, empty and truncated files") {
   CHECK(error_of([] { opened(""); }) == "f: is no safetensors file: it has only 0 bytes");
   CHECK(contains(error_of([] { opened(std::string(8, '\0')); }), "only 8 bytes"));
   CHECK(contains(error_of([] { opened("hello, I am a text file"); }), "f: byte 8: is no safetensors file"));
-  const std::string pickle_advice = "safetensors.torch.save_file";
+  const std::string pickle_advice = "convert it by vaelib's examples/pt_to_safetensors.py";
   CHECK(contains(error_of([] { opened(std::string("PK\x03\x04\0\0\x08\x08\0\0archive", 17)); }), pickle_advice));
   CHECK(contains(error_of([] { opened(std::string("\x80\x02}q\0X\x05\0\0\0model", 16)); }), pickle_advice));
   const std::string whole = bytes(numpy_file);

@@ -116,8 +116,8 @@ class BasicSafetensorsFile {
     const bool zip = magic[0] == 'P' && magic[1] == 'K' && magic[2] == 3 && magic[3] == 4;
     const bool pickle = magic[0] == 0x80 && magic[1] >= 1 && magic[1] <= 5;
     if (zip || pickle)
-      fail(file.path(), ": is a pickle (torch.save), which can run code and is never read; convert it in Python: ",
-           "safetensors.torch.save_file(torch.load(\"model.pt\", weights_only=True), \"model.safetensors\")");
+      fail(file.path(), ": is a pickle (torch.save), which can run code and is never read; convert it by ",
+           "vaelib's examples/pt_to_safetensors.py");
   }
 
   InputFile file;

@@ -16,8 +16,8 @@ class VaelibConan(ConanFile):
     topics = ("variational-autoencoder", "deep-learning", "generative-model", "header-only")
     package_type = "header-library"
     settings = "os", "arch", "compiler", "build_type"
-    options = {"with_openblas": [True, False]}
-    default_options = {"with_openblas": False}
+    options = {"with_openblas": [True, False], "with_xtensor": [True, False]}  # xtensor: for vaelib/xtensor.hpp
+    default_options = {"with_openblas": False, "with_xtensor": False}
     exports_sources = "include/*", "LICENSE"
     no_copy_source = True
 
@@ -31,7 +31,10 @@ class VaelibConan(ConanFile):
     def requirements(self):
         self.requires("zlib/[>=1.2.11 <2]", transitive_headers=True, transitive_libs=True)
         if self.options.with_openblas:
-            self.requires("openblas/0.3.30", transitive_headers=True, transitive_libs=True)
+            self.requires("openblas/[>=0.3.20 <1]", transitive_headers=True, transitive_libs=True)
+        if self.options.with_xtensor:
+            self.requires("xtensor/[>=0.24.3 <1]", transitive_headers=True)
+            self.requires("xtensor-blas/[>=0.20 <1]", transitive_headers=True, transitive_libs=True)
 
     def validate(self):
         check_min_cppstd(self, 20)
@@ -52,3 +55,6 @@ class VaelibConan(ConanFile):
             self.cpp_info.defines = ["VAELIB_CBLAS"]
         if self.settings.get_safe("os") in ("Linux", "FreeBSD"):
             self.cpp_info.system_libs = ["pthread"]
+        # What a profile takes from the system by [platform_requires] is no package that would name its library.
+        of_system = [d.ref.name for d in self.dependencies.values() if d.recipe == "Platform"]
+        self.cpp_info.system_libs += [lib for name, lib in (("zlib", "z"), ("openblas", "openblas")) if name in of_system]

@@ -16,6 +16,7 @@ if(VAELIB_OPENBLAS)
   set(vaelib_cflags " -DVAELIB_CBLAS")
 endif()
 file(RELATIVE_PATH vaelib_prefix "${CMAKE_INSTALL_FULL_DATADIR}/pkgconfig" "${CMAKE_INSTALL_PREFIX}")
+string(REGEX REPLACE "/$" "" vaelib_prefix "${vaelib_prefix}")
 configure_file("${PROJECT_SOURCE_DIR}/cmake/vaelib.pc.in" "${PROJECT_BINARY_DIR}/vaelib.pc" @ONLY)
 
 install(TARGETS vaelib EXPORT vaelib-targets INCLUDES DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")

@@ -1,4 +1,4 @@
-# An overlay port of this checkout: vcpkg install vaelib --overlay-ports=<checkout>/ports
+# An overlay port of this checkout: vcpkg install vaelib --overlay-ports=<checkout>/ports/vaelib
 set(VCPKG_BUILD_TYPE release) # header-only
 get_filename_component(SOURCE_PATH "${CURRENT_PORT_DIR}/../.." ABSOLUTE)
 
@@ -14,6 +14,7 @@ vcpkg_cmake_configure(
 )
 vcpkg_cmake_install()
 vcpkg_cmake_config_fixup(CONFIG_PATH share/cmake/vaelib)
+vcpkg_fixup_pkgconfig()
 file(REMOVE_RECURSE "${CURRENT_PACKAGES_DIR}/share/cmake" "${CURRENT_PACKAGES_DIR}/share/licenses")
 
 file(INSTALL "${CMAKE_CURRENT_LIST_DIR}/usage" DESTINATION "${CURRENT_PACKAGES_DIR}/share/${PORT}")

@@ -5292,6 +5292,7 @@ struct Parameter {
   /// PyTorch flattens channels first, rows here are channels last: the spatial shapes that were flattened into (or are
   /// taken out of) the features of this parameter, so that files can be permuted. Flat shapes permute nothing.
   Shape in_order{1}, out_order{1};
+  int in_beside = 0;  ///< how many of the inputs stand behind those of in_order (the features of a label)
   long offset = -1;  ///< of the first value in the flat buffers; given by Weights
   int id = -1;       ///< position among the parameters of the model
 
@@ -6058,8 +6059,8 @@ class BasicSafetensorsFile {
     const bool zip = magic[0] == 'P' && magic[1] == 'K' && magic[2] == 3 && magic[3] == 4;
     const bool pickle = magic[0] == 0x80 && magic[1] >= 1 && magic[1] <= 5;
     if (zip || pickle)
-      fail(file.path(), ": is a pickle (torch.save), which can run code and is never read; convert it in Python: ",
-           "safetensors.torch.save_file(torch.load(\"model.pt\", weights_only=True), \"model.safetensors\")");
+      fail(file.path(), ": is a pickle (torch.save), which can run code and is never read; convert it by ",
+           "vaelib's examples/pt_to_safetensors.py");
   }
 
   InputFile file;
@@ -6159,7 +6160,7 @@ namespace detail {
 
 /// Where feature k of a file, channels first, stands in rows of this library, channels last.
 inline long feature_here(Shape order, long extent, long k) {
-  if (order.is_flat() || order.size() != extent) return k;
+  if (order.is_flat() || order.size() != extent || k >= extent) return k;
   const long pixels = long(order.height) * order.width;
   return k % pixels * order.channels + k / pixels;
 }
@@ -6184,7 +6185,7 @@ void for_each_place(const Parameter& p, auto&& f) {
   long there = 0;
   if (p.layout == Layout::linear) {
     for (long o = 0; o < e[1]; ++o)
-      for (long i = 0; i < e[0]; ++i) f(there++, feature_here(p.in_order, e[0], i) * e[1] + feature_here(p.out_order, e[1], o));
+      for (long i = 0; i < e[0]; ++i) f(there++, feature_here(p.in_order, e[0] - p.in_beside, i) * e[1] + feature_here(p.out_order, e[1], o));
   } else if (p.layout == Layout::image) {
     for (; there < p.size(); ++there) f(there, feature_here({e[0], e[1], e[2]}, p.size(), there));
   } else if (p.layout == Layout::features) {
@@ -7302,7 +7303,6 @@ struct Chain {
   constexpr void visit(auto&&) const {}
   void fields(auto&&) {}
   constexpr Shape output(Shape in, bool&) const { return in; }
-  Shape build(Shape in) { return in; }
   template <class S, class V>
   auto forward(S&, V x) const {
     return x;
@@ -7338,9 +7338,6 @@ struct Chain<Index, L, Rest...> {
     });
     return in;
   }
-  /// Gives the parameters of all layers their extents, and tells them in which order files keep their features.
-  [[gnu::cold]] Shape build(Shape in);
-
   template <class S, class V>
   auto forward(S& step, V x) const {
     if constexpr (Elementwise<L>) {
@@ -7361,38 +7358,47 @@ struct Chain<Index, L, Rest...> {
   }
 };
 
-/// Builds the layers of a chain one after another, and then tells their parameters in which spatial order the features
-/// stand before and behind each layer, so that files can be permuted.
+/// Builds layers one after another, those within layers too, and then tells their parameters in which spatial order the
+/// features stand before and behind each layer, so that files can be permuted.
 class ChainBuilder final : private LeafVisitor {
  public:
-  struct Place {  // before the first layer, and behind each
-    Shape shape{1};
-    bool cut = true;  // the outputs of the layer are not its inputs in the same order
-  };
-
-  /// `room` has one place more than there are layers.
-  ChainBuilder(Shape in, Place* room) : places(room) { append(in, true); }
+  explicit ChainBuilder(Shape in) { append(in, true); }
 
   template <class L>
   [[gnu::cold]] void operator()(int index, L& layer) {
     const Shape in = shape();
     if (!accepts_shape(layer, in) || output_shape(layer, in).is_dynamic()) refuse(index, type_name<L>());
-    if constexpr (requires { layer.build(in); }) layer.build(in);
-    if constexpr (HasFields<L>) layer.fields(static_cast<LeafVisitor&>(*this));
-    append(output_shape(layer, in), !Elementwise<L> && !requires { L::keeps_features; });
+    if constexpr (requires { layer.build_by(*this); }) {  // made of layers
+      layer.build_by(*this);
+    } else {
+      if constexpr (requires { layer.build(in); }) layer.build(in);
+      if constexpr (HasFields<L>) layer.fields(static_cast<LeafVisitor&>(*this));
+      append(output_shape(layer, in), !Elementwise<L> && !requires { L::keeps_features; });
+    }
   }
 
-  /// Behind the last layer so far.
-  Shape shape() const { return places[last].shape; }
+  /// Behind the last layer so far; after set_orders() of flat features the image that they stand for.
+  Shape shape() const { return places.back().shape; }
+
+  int last() const { return int(places.size()) - 1; }
+  /// The features behind the last layer so far stand in the order of an earlier place, since they are added to it.
+  [[gnu::cold]] void tie_to(int earlier) { places.back().tie = earlier; }
 
   /// Called behind the last layer.
   [[gnu::cold]] void set_orders() {
-    for (int i = 1; i <= last; ++i) carry(i - 1, i);
-    for (int i = last; i > 0; --i) carry(i, i - 1);
+    for (int sweep = 0; sweep < 2; ++sweep) {  // the second brings to a body what was found behind it
+      for (int i = 1; i <= last(); ++i) carry(i, false);
+      for (int i = last(); i > 0; --i) carry(i, true);
+    }
     for (const auto& [shape, place] : orders) *shape = places[place].shape;
   }
 
  private:
+  struct Place {  // before the first layer, and behind each
+    Shape shape;
+    bool cut;      // the outputs of the layer are not its inputs in the same order
+    int tie = -1;  // to an earlier place of the same order
+  };
   struct Order {  // of features, to be told when the shapes of all places are known
     Shape* shape;
     int place;
@@ -7401,33 +7407,27 @@ class ChainBuilder final : private LeafVisitor {
   [[noreturn, gnu::cold]] void refuse(int index, const std::string& layer) const {
     fail("vaelib: layer ", index, ", ", layer, ", does not accept shape ", text_of(shape()));
   }
-  void append(Shape to, bool cut) { places[++last] = {to, cut}; }
+  [[gnu::cold]] void append(Shape to, bool cut) { places.push_back({to, cut}); }
   [[gnu::cold]] void tell(Shape& order, int place) { orders.push_back({&order, place}); }
   [[gnu::cold]] void visit(Parameter& leaf) override {
-    tell(leaf.in_order, last);
-    tell(leaf.out_order, last + 1);
+    tell(leaf.in_order, last());
+    tell(leaf.out_order, last() + 1);
   }
-  [[gnu::cold]] void visit(State& leaf) override { tell(leaf.order, last + 1); }
+  [[gnu::cold]] void visit(State& leaf) override { tell(leaf.order, last() + 1); }
   /// Places that are flat take the spatial shape before or behind them.
-  void carry(int from, int to) {
-    if (!places[std::max(from, to)].cut && places[to].shape.is_flat() && places[from].shape.size() == places[to].shape.size())
-      places[to].shape = places[from].shape;
+  [[gnu::cold]] void carry(int place, bool back) {
+    const Place& here = places[place];
+    if (!here.cut) carry(place - 1, place, back);
+    if (here.tie >= 0) carry(here.tie, place, back);
+  }
+  [[gnu::cold]] void carry(int from, int to, bool back) {
+    if (back) std::swap(from, to);
+    if (places[to].shape.is_flat() && places[from].shape.size() == places[to].shape.size()) places[to].shape = places[from].shape;
   }
 
-  Place* places;
-  int last = -1;
+  std::vector<Place> places;
   std::vector<Order> orders;
 };
-
-template <int Index, class L, class... Rest>
-Shape Chain<Index, L, Rest...>::build(Shape shape) {
-  ChainBuilder::Place places[2 + sizeof...(Rest)];
-  ChainBuilder builder(shape, places);
-  visit(builder);
-  shape = builder.shape();
-  builder.set_orders();
-  return shape;
-}
 
 }  // namespace detail
 
@@ -7442,6 +7442,7 @@ struct Sequential {
 
   detail::Chain<0, Layers...> layers{};
   Shape input_shape = In, output_shape = makes;
+  Shape output_order = makes;  ///< of flat features that were flattened: the image, whose channels come first in files
 
   constexpr Sequential() = default;
   constexpr explicit Sequential(Shape in) : input_shape(in) {}
@@ -7460,8 +7461,15 @@ struct Sequential {
   [[gnu::cold]] void build(Shape in) {
     if (in.is_dynamic()) fail("vaelib: a Sequential with dynamic input needs its shape, found ", text_of(in));
     if (!agree(In, in)) fail("vaelib: a Sequential of shape ", text_of(In), " was given shape ", text_of(in));
-    input_shape = in;
-    output_shape = layers.build(in);
+    detail::ChainBuilder builder(in);
+    build_by(builder);
+    builder.set_orders();
+    output_order = builder.shape();
+  }
+  [[gnu::cold]] void build_by(detail::ChainBuilder& builder) {
+    input_shape = builder.shape();
+    layers.visit(builder);
+    output_shape = builder.shape();
   }
   void fields(auto&& f) { layers.visit(f); }
 
@@ -8133,7 +8141,16 @@ struct Residual {
     return accepted && agree(out, in);
   }
   static constexpr Shape output(Shape in) { return in; }
-  [[gnu::cold]] void build(Shape in) { body.build(in); }
+  [[gnu::cold]] void build(Shape in) {
+    detail::ChainBuilder builder(in);
+    build_by(builder);
+    builder.set_orders();
+  }
+  [[gnu::cold]] void build_by(detail::ChainBuilder& builder) {
+    const int before = builder.last();
+    body.visit(builder);
+    builder.tie_to(before);
+  }
   void fields(auto&& f) { f("body", body); }
   template <class S, class V>
   V forward(S& step, V x) const {
@@ -8603,6 +8620,8 @@ struct ConditionalVae {
     encoder.body.build();
     encoder.labels.build();
     encoder.head.build(Shape{encoder.body.output_shape.size() + int(encoder.labels.out)});
+    encoder.head.weight.in_order = encoder.body.output_order;
+    encoder.head.weight.in_beside = encoder.labels.out;
     decoder.body.build();
     decoder.labels.build();
     if constexpr (requires { likelihood.build(); }) likelihood.build();
@@ -9475,9 +9494,7 @@ class Session {
   /// from the caller's memory; the seed keys what is drawn at random.
   template <class F>
   std::vector<Real> run(long rows, Shape shape, const Real* features, const std::int32_t* labels, std::uint64_t seed, F f) {
-    step.begin(weights->buffers(), Mode::evaluation, seed, 0, Stream::sampling);
-    const Batch<Real> batch{rows, shape, features, labels, 0, step.rows(rows)};
-    const auto result = f(step, weights->model, batch);
+    const auto result = evaluate(rows, shape, features, labels, seed, f);
     return {result.value(), result.value() + result.size()};
   }
 
@@ -9502,9 +9519,16 @@ class Session {
   /// The mean of p(x|z) for given z: rows x latent.
   std::vector<Real> decode(std::span<const Real> z, const std::int32_t* labels = nullptr) {
     const int size = weights->model.latent.size;
-    return run(rows_of(z, size), Shape{size}, z.data(), labels, 0, [](auto& s, const auto& m, const auto& batch) {
-      return m.likelihood.mean(s, m.decode(s, input<std::remove_cvref_t<decltype(m.latent)>::sample_shape>(s, batch), batch));
-    });
+    return run(rows_of(z, size), Shape{size}, z.data(), labels, 0, mean_of_codes);
+  }
+  /// The same into the caller's memory, for loops in real time: from the third call with as many rows on nothing is allocated,
+  /// and with one thread there is no lock and no system call.
+  void decode(std::span<const Real> z, std::span<Real> to, const std::int32_t* labels = nullptr) {
+    const int size = weights->model.latent.size;
+    const long rows = rows_of(z, size), wanted = rows * weights->model.input_shape().size();
+    if (long(to.size()) != wanted) fail("vaelib: decode wants room for ", wanted, " numbers, found ", to.size());
+    const auto result = evaluate(rows, Shape{size}, z.data(), labels, 0, mean_of_codes);
+    std::copy_n(result.value(), result.size(), to.data());
   }
 
   /// log p(x) as log of the mean of p(x|z) p(z) / q(z|x) over `samples` draws of z ~ q(z|x); Burda et al. 2016, equation 8. It
@@ -9542,6 +9566,16 @@ class Session {
 
  private:
   static constexpr Shape Takes = Model::takes;
+  static constexpr auto mean_of_codes = [](auto& s, const auto& m, const auto& batch) {
+    return m.likelihood.mean(s, m.decode(s, input<std::remove_cvref_t<decltype(m.latent)>::sample_shape>(s, batch), batch));
+  };
+
+  template <class F>
+  auto evaluate(long rows, Shape shape, const Real* features, const std::int32_t* labels, std::uint64_t seed, F f) {
+    step.begin(weights->buffers(), Mode::evaluation, seed, 0, Stream::sampling);
+    const Batch<Real> batch{rows, shape, features, labels, 0, step.rows(rows)};
+    return f(step, weights->model, batch);
+  }
 
   static long rows_of(std::span<const Real> x, int features) {
     if (features == 0 || x.size() % features != 0) fail("vaelib: ", x.size(), " numbers are no whole rows of ", features, " features");

@@ -28,6 +28,7 @@ void read_tensors(const SafetensorsFile& file) {
   }
 }
 const auto as_safetensors = [](const std::string& path) { read_tensors(SafetensorsFile(path)); };
+void as_safetensors_of(const std::string& bytes) { read_tensors(SafetensorsFile(InputFile("f", bytes))); }
 const auto as_checkpoint = [](const std::string& path) { read_tensors(load_checkpoint(path).file); };
 const auto as_npy = [](const std::string& path) { read_npy(path); };
 const auto as_npz = [](const std::string& path) {
@@ -254,9 +255,10 @@ TEST_CASE("attack on safetensors 2: a header as large as the file") {
   check_small(safetensors(tensors), as_safetensors);
   check_small(safetensors(metadata + '}'), as_safetensors);
   std::string axes = "1";
+  for (int axis = 1; axis < 64; ++axis) axes += ",1";
+  as_safetensors_of(safetensors('{' + tensor("a", axes, 0, 4) + '}', "data"));
   while (axes.size() < megabyte - 200) axes += ",1";
-  check_small(safetensors('{' + tensor("a", axes, 0, 4) + '}', "data"), as_safetensors);
-  check_refused(safetensors('{' + tensor("a", axes, 0, 8) + '}', "datadata"), as_safetensors, "need 4 bytes, its data_offsets span 8");
+  check_refused(safetensors('{' + tensor("a", axes, 0, 4) + '}', "data"), as_safetensors, "a shape of more than 64 axes");
   check_refused(safetensors('{' + std::string(16'000'000, ' ') + '}'), as_safetensors, "is above the limit of 16000000");
 }
 TEST_CASE("attack on safetensors 3: offsets that are negative or outside of the file") {

@@ -105,7 +105,7 @@ inline std::string checkpoint(const std::string& tensors, const std::string& dat
 }
 
 inline std::string npy(const std::string& shape, const std::string& values = "", const std::string& type = "<f4") {
-  const std::string header = "{'descr': '" + type + "', 'fortran_order': False, 'shape': (" + shape + "), }\n";
+  const std::string header = "{'descr': '" + type + "', 'fortran_order': False, 'shape': (" + shape + ",), }\n";
   return std::string("\x93NUMPY\x01\x00", 8) + little(header.size(), 2) + header + values;
 }
 
@@ -153,7 +153,7 @@ inline std::string zip(const std::vector<Member>& members) {
   for (const Member& m : members) {
     const std::uint64_t checksum = m.deflated ? 0 : crc32_z(0, reinterpret_cast<const Bytef*>(m.packed.data()), m.packed.size());
     const std::string sizes = little(m.deflated ? 8 : 0, 2) + little(0, 4) + little(checksum, 4) + little(m.packed.size(), 4) + little(m.size, 4);
-    directory += "PK\x01\x02" + little(20, 2) + little(20, 2) + little(0, 2) + sizes + little(m.name.size(), 2) + little(0, 12) + little(file.size(), 4) + m.name;
+    directory += "PK\x01\x02" + little(20, 2) + little(20, 2) + little(0, 2) + sizes + little(m.name.size(), 2) + std::string(12, '\0') + little(file.size(), 4) + m.name;
     file += "PK\x03\x04" + little(20, 2) + little(0, 2) + sizes + little(m.local_name.size(), 2) + little(0, 2) + m.local_name + m.packed;
   }
   const std::uint64_t count = members.size();

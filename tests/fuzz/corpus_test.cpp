@@ -19,14 +19,15 @@ TEST_CASE("the corpora of the fuzzers") {
                             {"json", fuzz_json}, {"npy", fuzz_npy}, {"npz", fuzz_npz}, {"png", fuzz_png}, {"safetensors", fuzz_safetensors}};
   const std::string corpus = VAELIB_TEST_FOLDER "/fuzz/corpus";
   CHECK(vaelib::list_folder(corpus).size() == std::size(formats));
-  for (const auto& [name, harness] : formats) {
-    CAPTURE(name);
-    const auto files = vaelib::list_folder(corpus + '/' + name);
+  for (const Format& format : formats) {
+    const std::string folder = corpus + '/' + format.name + '/';
+    const auto files = vaelib::list_folder(folder);
     CHECK(!files.empty());
     for (const auto& file : files) {
+      CAPTURE(folder);
       CAPTURE(file);
-      const std::string input = vaelib::read_file(corpus + '/' + name + '/' + file, 1 << 20);
-      CHECK(harness(reinterpret_cast<const std::uint8_t*>(input.data()), input.size()) == 0);
+      const std::string input = vaelib::read_file(folder + file, 1 << 20);
+      CHECK(format.harness(reinterpret_cast<const std::uint8_t*>(input.data()), input.size()) == 0);
     }
   }
 }

@@ -102,10 +102,13 @@ TEST_CASE("what is no .npy file, or one of another kind") {
   CHECK(error_of([] { read_npy(golden("fortran.npy")); }).find("is in Fortran order") != std::string::npos);
   CHECK(error_of([] { read_npy(golden("objects.npy")); }).find("a pickle that can run code") != std::string::npos);
   CHECK(files.error(npy(dict("2, 2"), "1234567")).ends_with("its shape needs 16 bytes of values, found 7"));
-  CHECK(files.error(npy(dict("4611686018427387904, 4"))).ends_with("the product of its extents is above 2^60"));
-  CHECK(files.error(npy(dict("99999999999999999999"))).find("expected an extent below 2^63") != std::string::npos);
-  CHECK(files.error(npy(dict("-1"))).find("expected an extent") != std::string::npos);
-  CHECK(files.error(npy(dict("2", "<c8"))).ends_with("has values of type \"<c8\"; expected floats, integers or booleans"));
+  CHECK(files.error(npy(dict("4611686018427387904, 4"))).ends_with("the product of its extents is above 2^59"));
+  CHECK(files.error(npy(dict("0, 4611686018427387904"))).ends_with("above 2^59"));
+  CHECK(files.error(npy(dict("1"), "1234")).ends_with("expected ',' behind a single extent"));
+  CHECK(files.error(npy(dict("01,"), "1234")).ends_with("expected an extent"));
+  CHECK(files.error(npy(dict("99999999999999999999,"))).find("expected an extent below 2^63") != std::string::npos);
+  CHECK(files.error(npy(dict("-1,"))).find("expected an extent") != std::string::npos);
+  CHECK(files.error(npy(dict("2,", "<c8"))).ends_with("has values of type \"<c8\"; expected floats, integers or booleans"));
   CHECK(files.error(npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }")).find("array of records") != std::string::npos);
   for (const std::string bad : {"", "{}", "{'shape': (1,)}", "{'shape': (1,), 'shape': (1,), 'descr': '<f4', 'fortran_order': False}",
                                 "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), 'x': 1}", "{'descr': '<f4",

@@ -68,11 +68,14 @@ class NpyHeaderParser {
     }
     skip_spaces();
     if (place != text.size() || seen != 7) refuse("the keys 'descr', 'fortran_order' and 'shape', and nothing else");
+    bool empty = false;
     for (const std::int64_t extent : header.shape) {
       const auto factor = static_cast<std::uint64_t>(extent);
-      if (factor != 0 && header.count > (std::uint64_t{1} << 60) / factor) vaelib::fail(path, ": the product of its extents is above 2^60");
-      header.count *= factor;
+      empty = empty || factor == 0;
+      if (factor != 0 && header.count > (std::uint64_t{1} << 59) / factor) vaelib::fail(path, ": the product of its extents is above 2^59");
+      header.count *= std::max<std::uint64_t>(factor, 1);
     }
+    if (empty) header.count = 0;
     return header;
   }
 
@@ -123,9 +126,10 @@ class NpyHeaderParser {
         if (value > (std::numeric_limits<std::int64_t>::max() - 9) / 10) refuse("an extent below 2^63");
         value = value * 10 + (text[place] - '0');
       }
-      if (place == first) refuse("an extent");
+      if (place == first || (text[first] == '0' && place > first + 1)) refuse("an extent");
       result.push_back(value);
       if (!accept(',')) {
+        if (result.size() == 1) refuse("',' behind a single extent");  // (3) is no tuple
         expect(')');
         break;
       }

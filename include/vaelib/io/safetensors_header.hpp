@@ -3,7 +3,8 @@
 //
 // What is a template of nothing (template <class = void>) is so to be compiled only where it is used.
 //
-// Stricter than the reference: duplicate and unknown keys are refused, and so are types that are not in Dtype.
+// Stricter than the reference: duplicate and unknown keys are refused, and so are types that are not in Dtype and shapes of more
+// than 64 axes.
 #pragma once
 
 #include <vaelib/core/error.hpp>
@@ -157,9 +158,11 @@ class SafetensorsHeaderParser {
   }
 
   std::vector<std::int64_t> parse_shape() {
+    constexpr std::size_t most_axes = 64;  // as in PyTorch
     std::vector<std::int64_t> shape;
     json.elements([&] {
       const std::uint64_t extent = json.unsigned_integer();
+      if (shape.size() == most_axes) json.refuse(text("a shape of more than ", most_axes, " axes"));
       if (extent >> 63) json.refuse(text("an extent of ", extent, " is above 2^63 - 1"));
       shape.push_back(static_cast<std::int64_t>(extent));
     });

@@ -1,0 +1,18 @@
+# vaelib_next_block(<text> <before> <code>): cuts the next ```cpp block from the Markdown in the variable <text>; what stood before
+# it and its code go into the variables <before> and <code>. <code> is empty where there is none any more.
+function(vaelib_next_block text before_block block)
+  string(FIND "${${text}}" "```cpp\n" begin)
+  if(begin EQUAL -1)
+    set(${block} "" PARENT_SCOPE)
+    return()
+  endif()
+  string(SUBSTRING "${${text}}" 0 ${begin} before)
+  math(EXPR begin "${begin} + 7")
+  string(SUBSTRING "${${text}}" ${begin} -1 rest)
+  string(FIND "${rest}" "\n```" end)
+  string(SUBSTRING "${rest}" 0 ${end} code)
+  string(SUBSTRING "${rest}" ${end} -1 rest)
+  set(${before_block} "${before}" PARENT_SCOPE)
+  set(${block} "${code}" PARENT_SCOPE)
+  set(${text} "${rest}" PARENT_SCOPE)
+endfunction()

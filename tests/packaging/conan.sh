@@ -3,7 +3,7 @@
 # ([platform_requires]): as the recipe is by default, and with all its options. Conan itself comes from PyPI into build/conan.
 # The last line is "N passed, M failed".
 set -uo pipefail
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit 1
 version=2.34.0
 conan=build/conan/bin/conan
 if [ "$("$conan" --version 2>/dev/null)" != "Conan version $version" ]; then

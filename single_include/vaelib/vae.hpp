@@ -5526,7 +5526,8 @@ inline void to_float(Dtype dtype, const void* from, float* to, std::size_t count
 //
 // What is a template of nothing (template <class = void>) is so to be compiled only where it is used.
 //
-// Stricter than the reference: duplicate and unknown keys are refused, and so are types that are not in Dtype.
+// Stricter than the reference: duplicate and unknown keys are refused, and so are types that are not in Dtype and shapes of more
+// than 64 axes.
 
 // The strict little JSON that file headers need: objects, arrays, strings and unsigned integers, read by a cursor that
 // the caller steers. Nothing recurses and no tree is built, so hostile nesting or size costs nothing. RFC 8259.
@@ -5899,9 +5900,11 @@ class SafetensorsHeaderParser {
   }
 
   std::vector<std::int64_t> parse_shape() {
+    constexpr std::size_t most_axes = 64;  // as in PyTorch
     std::vector<std::int64_t> shape;
     json.elements([&] {
       const std::uint64_t extent = json.unsigned_integer();
+      if (shape.size() == most_axes) json.refuse(text("a shape of more than ", most_axes, " axes"));
       if (extent >> 63) json.refuse(text("an extent of ", extent, " is above 2^63 - 1"));
       shape.push_back(static_cast<std::int64_t>(extent));
     });

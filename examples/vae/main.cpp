@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <string>
 #include <string_view>
 
 #include "command_line.hpp"
@@ -17,7 +18,9 @@ int complain(std::string_view sentence, int code) {
   constexpr std::string_view library = "vaelib: ";
   if (sentence.starts_with(library)) sentence.remove_prefix(library.size());
   std::fflush(stdout);
-  std::fprintf(stderr, "vae: %.*s\n", int(sentence.size()), sentence.data());
+  std::string line = "vae: ";
+  for (const char c : sentence) line += c >= 0 && c < ' ' ? '?' : c;  // names out of files: a terminal would obey control characters
+  std::fprintf(stderr, "%s\n", line.c_str());
   return code;
 }
 

@@ -55,7 +55,7 @@ std::string with_extents(const std::vector<std::uint8_t>& jpeg, std::uint16_t he
 TEST_CASE("attack: code in the file") {
   const std::string zipped = "PK\x03\x04" + std::string(100, '\0') + "archive/data.pkl", pickled = "\x80\x02}q\x01X" + std::string(20, '\0');
   for (const std::string& file : {zipped, pickled}) {
-    check_refused(file, as_safetensors, "is a pickle (torch.save), which can run code and is never read; convert it in Python: ");
+    check_refused(file, as_safetensors, "is a pickle (torch.save), which can run code and is never read; convert it by vaelib's examples/pt_to_safetensors.py");
     check_refused(file, as_checkpoint, "is a pickle (torch.save)");
   }
   const std::string objects = npy("1", "cos\nsystem\n(S'true'\ntR.", "|O");

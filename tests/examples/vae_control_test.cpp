@@ -77,6 +77,8 @@ TEST_CASE("flags from a file") {
     refuse(R"({"epochs": 3, "epochs": 4})", 1, "flags.json: epochs is given twice");
     refuse(R"({"epochs": 3)", 1, "flags.json: is no JSON: parse error at line 1");
     refuse("[]", 1, "flags.json: is no configuration");
+    refuse(R"({"\u001b[2J": 3})", 2, "flags.json: ?[2J is no flag of vae train");
+    refuse(R"({"options": [[[[[[[[[1]]]]]]]]]})", 1, "flags.json: objects and arrays are nested more than 8 deep");
     refuse(std::string(2'000'000, '['), 1, "flags.json: has 2000000 bytes; at most 1048576 were expected");
     check_refusal(run({"train", "--config", place / "none.json"}), 1, "none.json: cannot open");
   }

@@ -211,6 +211,11 @@ TEST_CASE("a file of another model is refused in one sentence, and nothing is ch
   Weights<Other, Cpu> small;
   const Floats before(small.values.begin(), small.values.end());
   CHECK_THROWS_WITH_AS(load(file.path, small), doctest::Contains("unexpected: "), Error);
+  std::vector<SafetensorsView> foreign;  // names that a terminal would obey
+  for (int i = 0; i < 60; ++i) foreign.push_back({text("\x1b[2J", i), Dtype::f32, {0}, nullptr});
+  safetensors_write(file.path, foreign);
+  CHECK_THROWS_WITH_AS(load(file.path, small), doctest::Contains("unexpected: \"\\u001b[2J0\", "), Error);
+  CHECK_THROWS_WITH_AS(load(file.path, small), doctest::Contains(" and 10 more"), Error);
   CHECK(Floats(small.values.begin(), small.values.end()) == before);
 }
 

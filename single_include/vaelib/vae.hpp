@@ -6248,12 +6248,15 @@ template <class Weights>
   };
   for (const auto& [name, p] : weights.parameters) check(name, file_shape(p));
   for (const auto& [name, s] : weights.states) check(name, s.integer ? std::vector<std::int64_t>{} : std::vector<std::int64_t>{s.count});
+  constexpr std::size_t most_named = 50;
+  std::size_t foreign = 0;
   for (const TensorInfo& tensor : file.tensors()) {
     if (!whole) break;
     const auto named = [&](const auto& entry) { return entry.name == tensor.name; };
-    if (std::none_of(weights.parameters.begin(), weights.parameters.end(), named) && std::none_of(weights.states.begin(), weights.states.end(), named))
-      unexpected += text(unexpected.empty() ? "" : ", ", tensor.name);
+    if (std::none_of(weights.parameters.begin(), weights.parameters.end(), named) && std::none_of(weights.states.begin(), weights.states.end(), named) && ++foreign <= most_named)
+      unexpected += text(unexpected.empty() ? "" : ", ", shown(tensor.name));
   }
+  if (foreign > most_named) unexpected += text(" and ", foreign - most_named, " more");
   if (!missing.empty() || !unexpected.empty() || !misshapen.empty())
     fail(path, ": not a file of this model", missing.empty() ? "" : "; missing: " + missing, unexpected.empty() ? "" : "; unexpected: " + unexpected,
          misshapen.empty() ? "" : "; other shape: " + misshapen);

@@ -1,5 +1,6 @@
-// Every known way to attack programs by the files they read, one test each: https://github.com/huggingface/safetensors (attacks/),
-// and the advisories of NumPy, PyTorch, TensorFlow, MLX, GGUF, ONNX, libpng and stb_image that have had them.
+// Every known way to attack programs by the files they read, one test each: https://github.com/huggingface/safetensors
+// (attacks/), and the advisories of NumPy, PyTorch, TensorFlow, MLX, GGUF, ONNX, libpng and stb_image that have had
+// them.
 //
 // The sentences of each reader are shown in tests/io; here it is that nothing else happens: one Error, less than 64 MB.
 #include "hostile.hpp"
@@ -43,7 +44,8 @@ std::string with_extents(const std::vector<std::uint8_t>& jpeg, std::uint16_t he
   std::string file(jpeg.begin(), jpeg.end());
   for (std::size_t at = 0; at + 9 < file.size(); ++at)
     if (file[at] == '\xff' && (file[at + 1] == '\xc0' || file[at + 1] == '\xc2') && file[at + 2] == 0) {
-      file[at + 5] = char(height >> 8), file[at + 6] = char(height), file[at + 7] = char(width >> 8), file[at + 8] = char(width);
+      file[at + 5] = char(height >> 8), file[at + 6] = char(height), file[at + 7] = char(width >> 8),
+                file[at + 8] = char(width);
       return file;
     }
   FAIL("no frame");
@@ -53,9 +55,12 @@ std::string with_extents(const std::vector<std::uint8_t>& jpeg, std::uint16_t he
 }  // namespace
 
 TEST_CASE("attack: code in the file") {
-  const std::string zipped = "PK\x03\x04" + std::string(100, '\0') + "archive/data.pkl", pickled = "\x80\x02}q\x01X" + std::string(20, '\0');
+  const std::string zipped = "PK\x03\x04" + std::string(100, '\0') + "archive/data.pkl",
+                    pickled = "\x80\x02}q\x01X" + std::string(20, '\0');
   for (const std::string& file : {zipped, pickled}) {
-    check_refused(file, as_safetensors, "is a pickle (torch.save), which can run code and is never read; convert it by vaelib's examples/pt_to_safetensors.py");
+    check_refused(file, as_safetensors,
+                  "is a pickle (torch.save), which can run code and is never read; convert it by vaelib's "
+                  "examples/pt_to_safetensors.py");
     check_refused(file, as_checkpoint, "is a pickle (torch.save)");
   }
   const std::string objects = npy("1", "cos\nsystem\n(S'true'\ntR.", "|O");
@@ -65,7 +70,8 @@ TEST_CASE("attack: code in the file") {
 }
 
 TEST_CASE("attack: counts whose product with a size wraps around") {
-  const std::vector<std::string> extents{"0", "1", "2147483648", "4294967296", "9223372036854775808", "18446744073709551615", "-1"};
+  const std::vector<std::string> extents{
+      "0", "1", "2147483648", "4294967296", "9223372036854775808", "18446744073709551615", "-1"};
   const std::vector<std::uint32_t> short_extents{0, 1, 1u << 31, ~0u};
   const auto one_of_each = [&](const std::string&) {
     int allowed = 0;
@@ -82,9 +88,13 @@ TEST_CASE("attack: counts whose product with a size wraps around") {
       const auto read_safetensors = [](InputFile file) { read_tensors(SafetensorsFile(std::move(file))); };
       const auto read_npz_file = [](const InputFile& file) { read_npz(file, "x"); };
       for (const std::uint64_t end : {std::uint64_t{0}, std::uint64_t{4}, ~std::uint64_t{0}, std::uint64_t{1} << 63})
-        expect(safetensors('{' + tensor("a", shape, 0, end) + '}', end == 4 ? "data" : ""), read_safetensors, end == 0 ? empty : end == 4 && shape == "1, 1, 1");
-      expect(checkpoint(tensor("a", shape, 0, 0), ""), [](const InputFile& file) { read_tensors(load_checkpoint(file).file); }, empty);
-      expect(npy(shape), [](const InputFile& file) { read_npy(file); }, empty);
+        expect(safetensors('{' + tensor("a", shape, 0, end) + '}', end == 4 ? "data" : ""), read_safetensors,
+               end == 0 ? empty : end == 4 && shape == "1, 1, 1");
+      expect(
+          checkpoint(tensor("a", shape, 0, 0), ""),
+          [](const InputFile& file) { read_tensors(load_checkpoint(file).file); }, empty);
+      expect(
+          npy(shape), [](const InputFile& file) { read_npy(file); }, empty);
       expect(zip({stored("x.npy", npy(shape))}), read_npz_file, empty);
       expect(zip({{"x.npy", gzip(npy(shape)), npy(shape).size(), true}}), read_npz_file, empty);
     };
@@ -101,8 +111,11 @@ TEST_CASE("attack: counts whose product with a size wraps around") {
       for (const auto b : short_extents)
         for (const auto c : short_extents)
           for (const bool packed : {false, true})
-            expect(packed ? gzip(idx({a, b, c})) : idx({a, b, c}), [](const InputFile& file) { read_idx(file); }, a == 0 || b == 0 || c == 0);
-    expect(idx(std::vector<std::uint32_t>(8, ~0u)), [](const InputFile& file) { read_idx(file); }, false);
+            expect(
+                packed ? gzip(idx({a, b, c})) : idx({a, b, c}), [](const InputFile& file) { read_idx(file); },
+                a == 0 || b == 0 || c == 0);
+    expect(
+        idx(std::vector<std::uint32_t>(8, ~0u)), [](const InputFile& file) { read_idx(file); }, false);
     if (allowed < 100) fail("only ", allowed, " empty arrays were read");
   };
   const Outcome outcome = outcome_of("", one_of_each);
@@ -115,22 +128,26 @@ TEST_CASE("attack: shape and size differ") {
   for (const std::size_t found : {11, 13, 0}) {
     const std::string data(found, 'x');
     check_refused(safetensors('{' + tensor("a", "3", 0, found) + '}', data), as_safetensors, "need 12 bytes");
-    check_refused(safetensors('{' + tensor("a", "3", 0, 12) + '}', data), as_safetensors, found < 12 ? "is truncated" : "expected 12 bytes");
+    check_refused(safetensors('{' + tensor("a", "3", 0, 12) + '}', data), as_safetensors,
+                  found < 12 ? "is truncated" : "expected 12 bytes");
     check_refused(checkpoint(tensor("a", "3", 0, found), data), as_checkpoint, "need 12 bytes");
     check_refused(npy("3", data), as_npy, "its shape needs 12 bytes of values");
     check_refused(zip({stored("a.npy", npy("3", data))}), as_npz, "its shape needs 12 bytes of values");
     check_refused(idx({3, 4}, data), as_idx, "the extents need 12 bytes of values");
-    check_refused(gzip(idx({3, 4}, data)), as_idx, found < 12 ? "found the end of the gzip data" : "more values than its extents");
+    check_refused(gzip(idx({3, 4}, data)), as_idx,
+                  found < 12 ? "found the end of the gzip data" : "more values than its extents");
   }
 }
 
 TEST_CASE("attack: the length of a header") {
-  for (const std::uint64_t length : {std::uint64_t{1} << 31, std::uint64_t{1} << 32, std::uint64_t{100'000'000}, ~std::uint64_t{0}, ~std::uint64_t{0} - 8}) {
+  for (const std::uint64_t length : {std::uint64_t{1} << 31, std::uint64_t{1} << 32, std::uint64_t{100'000'000},
+                                     ~std::uint64_t{0}, ~std::uint64_t{0} - 8}) {
     check_refused(little(length, 8) + "{}", as_safetensors, "is above the limit of 16000000");
     check_refused(little(length, 8) + "{}", as_checkpoint, "is above the limit of 16000000");
   }
   check_refused(little(16'000'000, 8) + "{}", as_safetensors, "the header needs 16000000 bytes, found 2");
-  check_refused(std::string("\x93NUMPY\x02\x00\xff\xff\xff\xff", 12), as_npy, "a header of 4294967295 bytes; expected at most 0");
+  check_refused(std::string("\x93NUMPY\x02\x00\xff\xff\xff\xff", 12), as_npy,
+                "a header of 4294967295 bytes; expected at most 0");
   std::string far = zip({stored("a.npy", npy("0"))});
   for (const std::size_t field : {10u, 6u}) {  // from the end: the directory's size, its place
     std::string changed = far;
@@ -140,12 +157,15 @@ TEST_CASE("attack: the length of a header") {
 }
 
 TEST_CASE("attack: bytes outside of the file") {
-  // The decoders of images get a span: it ends where the readable memory ends. (All other readers go through InputFile.)
+  // The decoders of images get a span: it ends where the readable memory ends. (All other readers go through
+  // InputFile.)
   const Image picture = blank_image(9, 7, 3, 50);
-  const auto png_bytes = encode_png(picture), jpeg_bytes = encode_jpeg(picture), progressive = encode_jpeg(picture, true);
+  const auto png_bytes = encode_png(picture), jpeg_bytes = encode_jpeg(picture),
+             progressive = encode_jpeg(picture, true);
   const auto read_all_parts = [&](const std::string&) {
     const std::size_t page = 4096;
-    auto* memory = static_cast<std::uint8_t*>(::mmap(nullptr, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    auto* memory = static_cast<std::uint8_t*>(
+        ::mmap(nullptr, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     ::mprotect(memory + page, page, PROT_NONE);
     for (const auto& file : {png_bytes, jpeg_bytes, progressive})
       for (std::size_t length = 0; length <= file.size(); ++length) {
@@ -165,22 +185,28 @@ TEST_CASE("attack: bombs, which unpack to a thousand times their size") {
     const std::uint64_t size = 10 * gigabyte;
     CHECK(gzip("", size).size() < 11 * megabyte);
     check_refused(gzip(idx({10, 1u << 30}), size), as_idx, "the extents need 10737418240 bytes of values, at most");
-    check_refused(zip({{"x.npy", deflated(array(size), size, -MAX_WBITS), 0xfffffff0, true}}), as_npz, "its shape needs 10737418240 bytes");
+    check_refused(zip({{"x.npy", deflated(array(size), size, -MAX_WBITS), 0xfffffff0, true}}), as_npz,
+                  "its shape needs 10737418240 bytes");
     check_refused(gzip(idx({10}), size), as_idx, "has more values than its extents declare");
     check_refused(png(1u << 16, 1u << 15, 8, 0, deflated("", size, MAX_WBITS)), as_png, "pixels, at most 67108864");
   }
   SUBCASE("1 MB that unpack to 1 GB, of which as much is declared as may be") {
     const std::uint64_t allowed = 48 * megabyte;
     check_refused(gzip(idx({std::uint32_t(allowed)}), gigabyte), as_idx, "has more values");
-    check_refused(zip({{"x.npy", deflated(array(allowed / 4), gigabyte, -MAX_WBITS), array(allowed / 4).size() + allowed / 4, true}}), as_npz, "is damaged");
-    check_refused(zip({{"x.npy", deflated(array(allowed), gigabyte, -MAX_WBITS), array(allowed).size() + allowed, true}}), as_npz,
-                  "values; at most 12582912 are expected");
-    check_refused(png(4096, 4096, 8, 2, deflated("", 48 * megabyte, MAX_WBITS)), as_png, "no valid PNG file");  // 1 byte a row is missing
+    check_refused(zip({{"x.npy", deflated(array(allowed / 4), gigabyte, -MAX_WBITS),
+                        array(allowed / 4).size() + allowed / 4, true}}),
+                  as_npz, "is damaged");
+    check_refused(
+        zip({{"x.npy", deflated(array(allowed), gigabyte, -MAX_WBITS), array(allowed).size() + allowed, true}}), as_npz,
+        "values; at most 12582912 are expected");
+    check_refused(png(4096, 4096, 8, 2, deflated("", 48 * megabyte, MAX_WBITS)), as_png,
+                  "no valid PNG file");  // 1 byte a row is missing
   }
   SUBCASE("in the parts of a picture that nobody looks at") {
     const std::string bomb = deflated("", 400 * megabyte, MAX_WBITS), pixels = deflated("", 2, MAX_WBITS);
-    for (const std::string& chunk : {png_chunk("zTXt", std::string("k\0\0", 3) + bomb), png_chunk("iCCP", std::string("k\0\0", 3) + bomb),
-                                    png_chunk("iTXt", std::string("k\0\1\0\0\0", 6) + bomb)})
+    for (const std::string& chunk :
+         {png_chunk("zTXt", std::string("k\0\0", 3) + bomb), png_chunk("iCCP", std::string("k\0\0", 3) + bomb),
+          png_chunk("iTXt", std::string("k\0\1\0\0\0", 6) + bomb)})
       check_small(png(1, 1, 8, 0, pixels, chunk), as_png);
     std::string many;
     while (many.size() < megabyte) many += png_chunk("tEXt", std::string("k\0", 2));
@@ -192,7 +218,8 @@ TEST_CASE("attack: names that are paths") {
   const TemporaryFolder folder;
   create_directories(folder / "inner");
   const std::string model = folder / "inner/model.safetensors", arrays = folder / "inner/x.npz";
-  const std::vector<std::string> names{"../escape", folder / "absolute", "..", "a/../../../b", "/dev/stdin", std::string("nul\0nul", 7), "C:\\x", "inner/y"};
+  const std::vector<std::string> names{"../escape",  folder / "absolute",        "..",    "a/../../../b",
+                                       "/dev/stdin", std::string("nul\0nul", 7), "C:\\x", "inner/y"};
   const std::vector<float> one{1};
   std::vector<SafetensorsView> tensors;
   std::vector<Member> members;
@@ -213,33 +240,43 @@ TEST_CASE("attack: names that are paths") {
     CHECK(names_in(folder / "inner/logs").size() == 1);
   }
   CHECK(names_in(folder.path) == std::vector<std::string>{"inner"});
-  CHECK(names_in(folder / "inner") == std::vector<std::string>{"checkpoint-000000000001.safetensors", "logs", "model.safetensors", "x.npz"});
+  CHECK(names_in(folder / "inner") ==
+        std::vector<std::string>{"checkpoint-000000000001.safetensors", "logs", "model.safetensors", "x.npz"});
 }
 
 TEST_CASE("attack: pictures of impossible sizes") {
   const std::string pixels = deflated("", 1000, MAX_WBITS);
-  for (const auto& [width, height] : {std::pair{0u, 0u}, {0u, 1u}, {0x7fffffffu, 0x7fffffffu}, {0xffffffffu, 1u}, {1u << 31, 2u}})
+  for (const auto& [width, height] :
+       {std::pair{0u, 0u}, {0u, 1u}, {0x7fffffffu, 0x7fffffffu}, {0xffffffffu, 1u}, {1u << 31, 2u}})
     check_refused(png(width, height, 8, 2, pixels), as_png, "no valid PNG file");
   check_refused(png(8193, 8192, 8, 0, pixels), as_png, "8193 x 8192 pixels, at most 67108864 expected");
   check_refused(png(65537, 1, 8, 0, pixels), as_png, "at most 65536 a side expected");
   check_refused(png(1, 900000, 8, 0, pixels), as_png, "at most 65536 a side expected");
   check_refused(png(8192, 8192, 8, 0, pixels), as_png, "8192 x 8192 pixels are more than is expected of ");
-  check_refused(png(8192, 8192, 1, 0, deflated("", 1025 * 8192, MAX_WBITS)), as_png, "pixels are more than is expected");  // whole, and white
+  check_refused(png(8192, 8192, 1, 0, deflated("", 1025 * 8192, MAX_WBITS)), as_png,
+                "pixels are more than is expected");  // whole, and white
   check_refused(png(4000, 4000, 8, 2, pixels), as_png, "pixels are more than is expected");
-  for (const std::uint32_t length : {0x222d0000u, 0x7fffffffu, ~0u})  // found by a fuzzer: libpng takes memory for the whole chunk
-    check_refused(png(8, 8, 8, 0, "").substr(0, 33) + big(length) + "zTXt...", as_png, text("byte 33: a chunk of ", length, " bytes is cut off"));
-  check_refused("\x89PNG\r\n\x1a\n" + png_chunk("gAMA", big(1)) + png(8, 8, 8, 0, pixels).substr(8), as_png, "its first chunk is not IHDR");
+  for (const std::uint32_t length :
+       {0x222d0000u, 0x7fffffffu, ~0u})  // found by a fuzzer: libpng takes memory for the whole chunk
+    check_refused(png(8, 8, 8, 0, "").substr(0, 33) + big(length) + "zTXt...", as_png,
+                  text("byte 33: a chunk of ", length, " bytes is cut off"));
+  check_refused("\x89PNG\r\n\x1a\n" + png_chunk("gAMA", big(1)) + png(8, 8, 8, 0, pixels).substr(8), as_png,
+                "its first chunk is not IHDR");
   for (const int interlaced : {0, 1})  // rows as long and as deep as they may be
     check_refused(png(65536, 255, 16, 6, std::string(megabyte, 'x'), "", interlaced), as_png, "no valid PNG file");
 
   const Image grey = blank_image(16, 16, 1, 50), colour = blank_image(16, 16, 3, 50);
   check_refused(with_extents(encode_jpeg(colour), 0xffff, 0xffff), as_jpeg, "no valid JPEG file");  // above 65500
   check_refused(with_extents(encode_jpeg(colour), 0, 16), as_jpeg, "no valid JPEG file");
-  check_refused(with_extents(encode_jpeg(colour), 65000, 65000), as_jpeg, "65000 x 65000 pixels, at most 67108864 expected");
-  check_refused(with_extents(encode_jpeg(colour), 8000, 8000), as_jpeg, "8000 x 8000 pixels are more than is expected of ");
-  check_refused(with_extents(encode_jpeg(grey), 7000, 7000), as_jpeg, "no valid JPEG file");  // allowed, but cut off: no memory is taken for the rest
+  check_refused(with_extents(encode_jpeg(colour), 65000, 65000), as_jpeg,
+                "65000 x 65000 pixels, at most 67108864 expected");
+  check_refused(with_extents(encode_jpeg(colour), 8000, 8000), as_jpeg,
+                "8000 x 8000 pixels are more than is expected of ");
+  check_refused(with_extents(encode_jpeg(grey), 7000, 7000), as_jpeg,
+                "no valid JPEG file");  // allowed, but cut off: no memory is taken for the rest
   check_refused(with_extents(encode_jpeg(colour), 4000, 4000), as_jpeg, "no valid JPEG file");
-  check_refused(with_extents(encode_jpeg(colour, true), 4000, 4000), as_jpeg, "pixels are more than is expected");  // scans are kept in memory
+  check_refused(with_extents(encode_jpeg(colour, true), 4000, 4000), as_jpeg,
+                "pixels are more than is expected");  // scans are kept in memory
   check_refused(with_extents(encode_jpeg(colour, true), 2300, 2300), as_jpeg, "no valid JPEG file");
 }
 
@@ -258,24 +295,32 @@ TEST_CASE("attack on safetensors 2: a header as large as the file") {
   for (int axis = 1; axis < 64; ++axis) axes += ",1";
   as_safetensors_of(safetensors('{' + tensor("a", axes, 0, 4) + '}', "data"));
   while (axes.size() < megabyte - 200) axes += ",1";
-  check_refused(safetensors('{' + tensor("a", axes, 0, 4) + '}', "data"), as_safetensors, "a shape of more than 64 axes");
-  check_refused(safetensors('{' + std::string(16'000'000, ' ') + '}'), as_safetensors, "is above the limit of 16000000");
+  check_refused(safetensors('{' + tensor("a", axes, 0, 4) + '}', "data"), as_safetensors,
+                "a shape of more than 64 axes");
+  check_refused(safetensors('{' + std::string(16'000'000, ' ') + '}'), as_safetensors,
+                "is above the limit of 16000000");
 }
 TEST_CASE("attack on safetensors 3: offsets that are negative or outside of the file") {
-  check_refused(safetensors("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[-4,0]}}"), as_safetensors, "expected an unsigned integer");
-  check_refused(safetensors('{' + tensor("a", "1", 100, 104) + '}', "data"), as_safetensors, "expected data_offsets to begin at 0");
+  check_refused(safetensors("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[-4,0]}}"), as_safetensors,
+                "expected an unsigned integer");
+  check_refused(safetensors('{' + tensor("a", "1", 100, 104) + '}', "data"), as_safetensors,
+                "expected data_offsets to begin at 0");
   check_refused(safetensors('{' + tensor("a", "25", 0, 100) + '}', "data"), as_safetensors, "is truncated");
-  check_refused(safetensors('{' + tensor("a", "4611686018427387903", 0, ~std::uint64_t{3}) + '}', "data"), as_safetensors, "is truncated");
+  check_refused(safetensors('{' + tensor("a", "4611686018427387903", 0, ~std::uint64_t{3}) + '}', "data"),
+                as_safetensors, "is truncated");
 }
 TEST_CASE("attack on safetensors 4: thousands of tensors in the same bytes") {
   std::string header = "{";
   for (int i = 0; i < 8000; ++i) header += tensor(std::to_string(i), "125000", 0, 500'000) + ',';
   header.back() = '}';
-  check_refused(safetensors(header, std::string(500'000, 'x')), as_safetensors, "expected data_offsets to begin at 500000");
+  check_refused(safetensors(header, std::string(500'000, 'x')), as_safetensors,
+                "expected data_offsets to begin at 500000");
 }
 TEST_CASE("attack on safetensors 5: offsets that do not fit type and shape") {
-  check_refused(safetensors('{' + tensor("a", "1", 0, 8) + '}', "datadata"), as_safetensors, "need 4 bytes, its data_offsets span 8");
-  check_refused(safetensors('{' + tensor("a", "2", 0, 4, "F16") + ',' + tensor("b", "1", 2, 6) + '}', "data12"), as_safetensors, "begin at 4");
+  check_refused(safetensors('{' + tensor("a", "1", 0, 8) + '}', "datadata"), as_safetensors,
+                "need 4 bytes, its data_offsets span 8");
+  check_refused(safetensors('{' + tensor("a", "2", 0, 4, "F16") + ',' + tensor("b", "1", 2, 6) + '}', "data12"),
+                as_safetensors, "begin at 4");
 }
 TEST_CASE("attack on safetensors 6, and every other file that is cut while it is read") {
   static std::string path;
@@ -297,7 +342,7 @@ TEST_CASE("attack on safetensors 6, and every other file that is cut while it is
       file_hook = cut;
       const std::string error = error_of([&] { read(path); });
       file_hook = nullptr;
-      if (reads_left >= 0) break;  // it reads no more often
+      if (reads_left >= 0) break;   // it reads no more often
       if (error.empty()) continue;  // what was needed had been read
       CHECK(contains(error, "the file was shortened while it was read"));
       REQUIRE(at < 100);
@@ -318,14 +363,18 @@ TEST_CASE("attack on safetensors 6, and every other file that is cut while it is
 }
 TEST_CASE("attack on safetensors 7: a header that abuses the parser") {
   const std::string open = "{\"a\":", deep(megabyte - 100, '[');
-  for (const std::string& header : std::vector<std::string>{'{' + std::string(megabyte, '{'), open + deep, open + "{\"shape\":" + deep, std::string("{\"__metadata__\":") + std::string(megabyte / 5, '{'),
-                                    "{\"" + std::string(megabyte, 'a'), "{\"a\\ud800\":1}", "{\"a\\", "{\"\xed\xa0\x80\":1}", "{\xef\xbb\xbf}", std::string("{\0}", 3),
-                                    "{\"a\":{\"dtype\":\"F32\",\"shape\":[1e9],\"data_offsets\":[0,4]}}", open + std::string(megabyte, '1') + '}'})
+  for (const std::string& header : std::vector<std::string>{
+           '{' + std::string(megabyte, '{'), open + deep, open + "{\"shape\":" + deep,
+           std::string("{\"__metadata__\":") + std::string(megabyte / 5, '{'), "{\"" + std::string(megabyte, 'a'),
+           "{\"a\\ud800\":1}", "{\"a\\", "{\"\xed\xa0\x80\":1}", "{\xef\xbb\xbf}", std::string("{\0}", 3),
+           "{\"a\":{\"dtype\":\"F32\",\"shape\":[1e9],\"data_offsets\":[0,4]}}",
+           open + std::string(megabyte, '1') + '}'})
     check_refused(safetensors(header), as_safetensors, "byte ");
 }
 
 TEST_CASE("attack: one file, two meanings") {
-  const std::string good = safetensors('{' + tensor("a", "1", 0, 4) + '}', "data"), array = npy("1", "data"), archive = zip({stored("x.npy", array)});
+  const std::string good = safetensors('{' + tensor("a", "1", 0, 4) + '}', "data"), array = npy("1", "data"),
+                    archive = zip({stored("x.npy", array)});
   SUBCASE("another file behind it") {
     check_refused(good + archive, as_safetensors, "expected 4 bytes of tensors behind the header");
     check_refused(array + archive, as_npy, "its shape needs 4 bytes of values");
@@ -335,18 +384,23 @@ TEST_CASE("attack: one file, two meanings") {
   }
   SUBCASE("another file before it") { check_refused(good + archive, as_npz, "damaged zip file"); }
   SUBCASE("holes: bytes that no tensor owns") {
-    check_refused(safetensors('{' + tensor("a", "1", 0, 4) + ',' + tensor("b", "1", 8, 12) + '}', "datahid!data"), as_safetensors, "begin at 4");
+    check_refused(safetensors('{' + tensor("a", "1", 0, 4) + ',' + tensor("b", "1", 8, 12) + '}', "datahid!data"),
+                  as_safetensors, "begin at 4");
     check_refused(safetensors('{' + tensor("a", "1", 4, 8) + '}', "hid!data"), as_safetensors, "begin at 0");
   }
   SUBCASE("the same name twice") {
-    check_refused(safetensors('{' + tensor("a", "1", 0, 4) + ',' + tensor("a", "1", 4, 8) + '}', "datadata"), as_safetensors, "two tensors have the name \"a\"");
-    check_refused(safetensors('{' + tensor("a", "1", 0, 4) + ",\"\\u0061\":" + tensor("", "1", 4, 8).substr(3) + '}', "datadata"), as_safetensors,
-                  "two tensors have the name \"a\"");
-    check_refused(zip({stored("x.npy", array), stored("x.npy", npy("1", "evil"))}), as_npz, "two entries have the name \"x.npy\"");
+    check_refused(safetensors('{' + tensor("a", "1", 0, 4) + ',' + tensor("a", "1", 4, 8) + '}', "datadata"),
+                  as_safetensors, "two tensors have the name \"a\"");
+    check_refused(
+        safetensors('{' + tensor("a", "1", 0, 4) + ",\"\\u0061\":" + tensor("", "1", 4, 8).substr(3) + '}', "datadata"),
+        as_safetensors, "two tensors have the name \"a\"");
+    check_refused(zip({stored("x.npy", array), stored("x.npy", npy("1", "evil"))}), as_npz,
+                  "two entries have the name \"x.npy\"");
     check_refused(npy("1,), 'shape': (2", "data"), as_npy, "each once");
   }
   SUBCASE("an entry that is called otherwise where it lies, or lies in another") {
-    check_refused(zip({{"x.npy", array, array.size(), false, "y.npy"}}), as_npz, "entry \"x.npy\": is called \"y.npy\" at byte 0");
+    check_refused(zip({{"x.npy", array, array.size(), false, "y.npy"}}), as_npz,
+                  "entry \"x.npy\": is called \"y.npy\" at byte 0");
     std::string overlapping = zip({stored("x.npy", array), stored("y.npy", array)});
     overlapping.replace(overlapping.rfind("y.npy") - 4, 4, little(0, 4));
     check_refused(overlapping, as_npz, "entry \"y.npy\": is called \"x.npy\" at byte 0");
@@ -371,8 +425,10 @@ TEST_CASE("attack: a megabyte of whatever takes most memory") {
   std::string forged = zip({});
   forged.replace(forged.size() - 12, 2, "\xff\xff");  // 65535 entries, and not one
   check_refused(forged, as_npz, "an entry of its directory is cut off");
-  for (const auto& read : {Reader(as_safetensors), Reader(as_checkpoint), Reader(as_npy), Reader(as_npz), Reader(as_idx), Reader(as_png), Reader(as_jpeg)})
-    for (const auto* part : {"\xff", "{", "PK\x01\x02", "\x1f\x8b\x08"}) check_refused(repeated(part), read, "hostile: ");
+  for (const auto& read : {Reader(as_safetensors), Reader(as_checkpoint), Reader(as_npy), Reader(as_npz),
+                           Reader(as_idx), Reader(as_png), Reader(as_jpeg)})
+    for (const auto* part : {"\xff", "{", "PK\x01\x02", "\x1f\x8b\x08"})
+      check_refused(repeated(part), read, "hostile: ");
 }
 
 #ifdef VAELIB_VAE_PROGRAM
@@ -384,8 +440,10 @@ TEST_CASE("attack: configurations of the program vae") {
   std::string names = "{", numbers = "{\"options\":[1", deep = "{\"options\":";
   for (int i = 0; names.size() < megabyte - 20; ++i) names += text('"', i, "\":1,");
   while (numbers.size() < megabyte - 10) numbers += ",\"\"";
-  names.back() = '}', numbers += "]}", deep += std::string(megabyte / 2 - 20, '[') + std::string(megabyte / 2 - 20, ']') + '}';
-  for (const std::string& file : {names, numbers, deep, std::string(megabyte, '['), std::string(megabyte, '{'), std::string("{\"seed\":1e999}"), std::string("{\"\x1b[2J\":1}")})
+  names.back() = '}', numbers += "]}",
+  deep += std::string(megabyte / 2 - 20, '[') + std::string(megabyte / 2 - 20, ']') + '}';
+  for (const std::string& file : {names, numbers, deep, std::string(megabyte, '['), std::string(megabyte, '{'),
+                                  std::string("{\"seed\":1e999}"), std::string("{\"\x1b[2J\":1}")})
     check_small(file, configure);
 }
 #endif

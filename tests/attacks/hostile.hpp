@@ -27,9 +27,9 @@ inline constexpr bool memory_is_our_own = true;
 using Reader = std::function<void(const std::string& path)>;
 
 struct Outcome {
-  std::string error;      ///< empty where the file was read
-  long megabytes = 0;     ///< most memory that the process had at a time, all of it: program, file, everything
-  bool orderly = false;   ///< it ended by itself, with an Error or without
+  std::string error;     ///< empty where the file was read
+  long megabytes = 0;    ///< most memory that the process had at a time, all of it: program, file, everything
+  bool orderly = false;  ///< it ended by itself, with an Error or without
 };
 
 /// What a process of its own says of read(path) for a file of these bytes.
@@ -53,7 +53,8 @@ inline Outcome outcome_of(const std::string& path, const Reader& read) {
   ::close(ends[1]);
   Outcome outcome;
   char buffer[4096];
-  for (ssize_t got; (got = ::read(ends[0], buffer, sizeof buffer)) > 0;) outcome.error.append(buffer, static_cast<std::size_t>(got));
+  for (ssize_t got; (got = ::read(ends[0], buffer, sizeof buffer)) > 0;)
+    outcome.error.append(buffer, static_cast<std::size_t>(got));
   ::close(ends[0]);
   int status = 0;
   rusage usage{};
@@ -86,21 +87,28 @@ inline void check_small(std::string bytes, const Reader& read) {
   if (memory_is_our_own) CHECK(outcome.megabytes < 64);
 }
 
-inline std::string little(std::uint64_t value, std::size_t width) { return std::string(reinterpret_cast<const char*>(&value), width); }
+inline std::string little(std::uint64_t value, std::size_t width) {
+  return std::string(reinterpret_cast<const char*>(&value), width);
+}
 inline std::string big(std::uint32_t value) {
   std::string bytes = little(value, 4);
   return {bytes.rbegin(), bytes.rend()};
 }
 
-inline std::string safetensors(const std::string& header, const std::string& data = "") { return little(header.size(), 8) + header + data; }
-inline std::string tensor(const std::string& name, const std::string& shape, std::uint64_t begin, std::uint64_t end, const std::string& type = "F32") {
-  return text('"', name, "\":{\"dtype\":\"", type, "\",\"shape\":[", shape, "],\"data_offsets\":[", begin, ',', end, "]}");
+inline std::string safetensors(const std::string& header, const std::string& data = "") {
+  return little(header.size(), 8) + header + data;
+}
+inline std::string tensor(const std::string& name, const std::string& shape, std::uint64_t begin, std::uint64_t end,
+                          const std::string& type = "F32") {
+  return text('"', name, "\":{\"dtype\":\"", type, "\",\"shape\":[", shape, "],\"data_offsets\":[", begin, ',', end,
+              "]}");
 }
 /// A checkpoint whose checksum fits, with these tensors before it.
 inline std::string checkpoint(const std::string& tensors, const std::string& data) {
-  std::string file = safetensors("{\"__metadata__\":{\"checkpoint.step\":\"1\"}," + tensors + (tensors.empty() ? "" : ",") +
-                                     tensor("checkpoint.crc32", "4", data.size(), data.size() + 4, "U8") + '}',
-                                 data);
+  std::string file =
+      safetensors("{\"__metadata__\":{\"checkpoint.step\":\"1\"}," + tensors + (tensors.empty() ? "" : ",") +
+                      tensor("checkpoint.crc32", "4", data.size(), data.size() + 4, "U8") + '}',
+                  data);
   return file + little(crc32_z(0, reinterpret_cast<const Bytef*>(file.data()), file.size()), 4);
 }
 
@@ -139,7 +147,9 @@ inline std::string deflated(std::string bytes, std::uint64_t zeros, int window) 
   deflateEnd(&stream);
   return file;
 }
-inline std::string gzip(const std::string& bytes, std::uint64_t zeros = 0) { return deflated(bytes, zeros, 16 + MAX_WBITS); }
+inline std::string gzip(const std::string& bytes, std::uint64_t zeros = 0) {
+  return deflated(bytes, zeros, 16 + MAX_WBITS);
+}
 
 struct Member {
   std::string name, packed;
@@ -151,23 +161,32 @@ struct Member {
 inline std::string zip(const std::vector<Member>& members) {
   std::string file, directory;
   for (const Member& m : members) {
-    const std::uint64_t checksum = m.deflated ? 0 : crc32_z(0, reinterpret_cast<const Bytef*>(m.packed.data()), m.packed.size());
-    const std::string sizes = little(m.deflated ? 8 : 0, 2) + little(0, 4) + little(checksum, 4) + little(m.packed.size(), 4) + little(m.size, 4);
-    directory += "PK\x01\x02" + little(20, 2) + little(20, 2) + little(0, 2) + sizes + little(m.name.size(), 2) + std::string(12, '\0') + little(file.size(), 4) + m.name;
-    file += "PK\x03\x04" + little(20, 2) + little(0, 2) + sizes + little(m.local_name.size(), 2) + little(0, 2) + m.local_name + m.packed;
+    const std::uint64_t checksum =
+        m.deflated ? 0 : crc32_z(0, reinterpret_cast<const Bytef*>(m.packed.data()), m.packed.size());
+    const std::string sizes = little(m.deflated ? 8 : 0, 2) + little(0, 4) + little(checksum, 4) +
+                              little(m.packed.size(), 4) + little(m.size, 4);
+    directory += "PK\x01\x02" + little(20, 2) + little(20, 2) + little(0, 2) + sizes + little(m.name.size(), 2) +
+                 std::string(12, '\0') + little(file.size(), 4) + m.name;
+    file += "PK\x03\x04" + little(20, 2) + little(0, 2) + sizes + little(m.local_name.size(), 2) + little(0, 2) +
+            m.local_name + m.packed;
   }
   const std::uint64_t count = members.size();
-  return file + directory + "PK\x05\x06" + little(0, 4) + little(count, 2) + little(count, 2) + little(directory.size(), 4) + little(file.size(), 4) + little(0, 2);
+  return file + directory + "PK\x05\x06" + little(0, 4) + little(count, 2) + little(count, 2) +
+         little(directory.size(), 4) + little(file.size(), 4) + little(0, 2);
 }
 inline Member stored(const std::string& name, const std::string& array) { return {name, array, array.size()}; }
 
 inline std::string png_chunk(const std::string& type, const std::string& content) {
   const std::string summed = type + content;
-  return big(static_cast<std::uint32_t>(content.size())) + summed + big(static_cast<std::uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(summed.data()), summed.size())));
+  return big(static_cast<std::uint32_t>(content.size())) + summed +
+         big(static_cast<std::uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(summed.data()), summed.size())));
 }
-inline std::string png(std::uint32_t width, std::uint32_t height, int depth, int colour, const std::string& packed, const std::string& before = "", int interlaced = 0) {
-  return "\x89PNG\r\n\x1a\n" + png_chunk("IHDR", big(width) + big(height) + char(depth) + char(colour) + std::string(2, '\0') + char(interlaced)) + before +
-         png_chunk("IDAT", packed) + png_chunk("IEND", "");
+inline std::string png(std::uint32_t width, std::uint32_t height, int depth, int colour, const std::string& packed,
+                       const std::string& before = "", int interlaced = 0) {
+  return "\x89PNG\r\n\x1a\n" +
+         png_chunk("IHDR",
+                   big(width) + big(height) + char(depth) + char(colour) + std::string(2, '\0') + char(interlaced)) +
+         before + png_chunk("IDAT", packed) + png_chunk("IEND", "");
 }
 
 }  // namespace attacks

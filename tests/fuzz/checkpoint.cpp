@@ -3,7 +3,8 @@
 #include "safetensors.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  return fuzz::read([&] { fuzz::read_tensors(vaelib::load_checkpoint(vaelib::InputFile("input", fuzz::bytes(data, size))).file); });
+  return fuzz::read(
+      [&] { fuzz::read_tensors(vaelib::load_checkpoint(vaelib::InputFile("input", fuzz::bytes(data, size))).file); });
 }
 
 #ifdef VAELIB_FUZZING

@@ -7,7 +7,8 @@
 
 extern "C" {
 using Harness = int(const std::uint8_t* data, std::size_t size);
-Harness fuzz_checkpoint, fuzz_config, fuzz_csv, fuzz_idx, fuzz_jpeg, fuzz_json, fuzz_npy, fuzz_npz, fuzz_png, fuzz_safetensors;
+Harness fuzz_checkpoint, fuzz_config, fuzz_csv, fuzz_idx, fuzz_jpeg, fuzz_json, fuzz_npy, fuzz_npz, fuzz_png,
+    fuzz_safetensors;
 }
 
 TEST_CASE("the corpora of the fuzzers") {
@@ -15,8 +16,16 @@ TEST_CASE("the corpora of the fuzzers") {
     const char* name;
     Harness* harness;
   };
-  const Format formats[] = {{"checkpoint", fuzz_checkpoint}, {"config", fuzz_config}, {"csv", fuzz_csv}, {"idx", fuzz_idx}, {"jpeg", fuzz_jpeg},
-                            {"json", fuzz_json}, {"npy", fuzz_npy}, {"npz", fuzz_npz}, {"png", fuzz_png}, {"safetensors", fuzz_safetensors}};
+  const Format formats[] = {{"checkpoint", fuzz_checkpoint},
+                            {"config", fuzz_config},
+                            {"csv", fuzz_csv},
+                            {"idx", fuzz_idx},
+                            {"jpeg", fuzz_jpeg},
+                            {"json", fuzz_json},
+                            {"npy", fuzz_npy},
+                            {"npz", fuzz_npz},
+                            {"png", fuzz_png},
+                            {"safetensors", fuzz_safetensors}};
   const std::string corpus = VAELIB_TEST_FOLDER "/fuzz/corpus";
   CHECK(vaelib::list_folder(corpus).size() == std::size(formats));
   for (const Format& format : formats) {

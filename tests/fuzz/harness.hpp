@@ -1,5 +1,6 @@
-// What the fuzzing harnesses share. A harness is one file <format>.cpp with LLVMFuzzerTestOneInput: it reads an input as a file
-// of its format, and every tensor and value in it. An Error is an answer; anything else that leaves a reader is a finding.
+// What the fuzzing harnesses share. A harness is one file <format>.cpp with LLVMFuzzerTestOneInput: it reads an input
+// as a file of its format, and every tensor and value in it. An Error is an answer; anything else that leaves a reader
+// is a finding.
 #pragma once
 
 #include <vaelib/core/error.hpp>
@@ -15,7 +16,9 @@ extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, st
 
 namespace fuzz {
 
-inline std::string bytes(const std::uint8_t* data, std::size_t size) { return {reinterpret_cast<const char*>(data), size}; }
+inline std::string bytes(const std::uint8_t* data, std::size_t size) {
+  return {reinterpret_cast<const char*>(data), size};
+}
 
 int read(auto&& reader) {
   try {
@@ -34,7 +37,8 @@ struct Input {
   std::size_t most;
   std::string content;
 
-  Input(std::uint8_t* bytes, std::size_t size, std::size_t most_bytes) : data(bytes), most(most_bytes), content(fuzz::bytes(bytes, size)) {}
+  Input(std::uint8_t* bytes, std::size_t size, std::size_t most_bytes)
+      : data(bytes), most(most_bytes), content(fuzz::bytes(bytes, size)) {}
 
   static std::string mutated(std::string part, std::size_t most) {
     const std::size_t size = part.size();

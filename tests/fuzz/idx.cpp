@@ -31,7 +31,8 @@ extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t s
   if (deflateInit2(&stream, static_cast<int>(seed % 2), Z_DEFLATED, gzip, 1, Z_DEFAULT_STRATEGY) != Z_OK) return size;
   input.content.assign(deflateBound(&stream, static_cast<uLong>(plain.size())), '\0');
   stream.next_in = reinterpret_cast<Bytef*>(plain.data()), stream.avail_in = static_cast<uInt>(plain.size());
-  stream.next_out = reinterpret_cast<Bytef*>(input.content.data()), stream.avail_out = static_cast<uInt>(input.content.size());
+  stream.next_out = reinterpret_cast<Bytef*>(input.content.data()),
+  stream.avail_out = static_cast<uInt>(input.content.size());
   deflate(&stream, Z_FINISH);
   input.content.resize(input.content.size() - stream.avail_out);
   deflateEnd(&stream);

@@ -7,10 +7,15 @@ namespace {
 
 void value(vaelib::JsonCursor& json, std::size_t depth, char kind) {
   switch (depth < 8 ? kind % 4 : 3) {
-    case 0: return json.members([&](const std::string& key) { value(json, depth + 1, key.empty() ? kind : key.back()); });
-    case 1: return json.elements([&] { value(json, depth + 1, static_cast<char>(kind + 2)); });
-    case 2: json.unsigned_integer(); return;
-    default: break;
+    case 0:
+      return json.members([&](const std::string& key) { value(json, depth + 1, key.empty() ? kind : key.back()); });
+    case 1:
+      return json.elements([&] { value(json, depth + 1, static_cast<char>(kind + 2)); });
+    case 2:
+      json.unsigned_integer();
+      return;
+    default:
+      break;
   }
   const std::string text = json.string();
   if (!vaelib::is_utf8(text)) __builtin_trap();

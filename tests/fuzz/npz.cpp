@@ -18,7 +18,8 @@ namespace {
 void repair(std::string& zip, std::size_t most_inflated) {
   const auto number = [&](std::size_t at, int width) {
     std::size_t value = 0;
-    for (int i = 0; i < width && at + i < zip.size(); ++i) value |= std::size_t{static_cast<unsigned char>(zip[at + i])} << 8 * i;
+    for (int i = 0; i < width && at + i < zip.size(); ++i)
+      value |= std::size_t{static_cast<unsigned char>(zip[at + i])} << 8 * i;
     return value;
   };
   const auto set = [&](std::size_t at, std::size_t value) {
@@ -36,8 +37,10 @@ void repair(std::string& zip, std::size_t most_inflated) {
         std::string inflated(most_inflated, '\0');
         z_stream stream{};
         if (inflateInit2(&stream, -MAX_WBITS) == Z_OK) {
-          stream.next_in = reinterpret_cast<Bytef*>(content.data()), stream.avail_in = static_cast<uInt>(content.size());
-          stream.next_out = reinterpret_cast<Bytef*>(inflated.data()), stream.avail_out = static_cast<uInt>(inflated.size());
+          stream.next_in = reinterpret_cast<Bytef*>(content.data()),
+          stream.avail_in = static_cast<uInt>(content.size());
+          stream.next_out = reinterpret_cast<Bytef*>(inflated.data()),
+          stream.avail_out = static_cast<uInt>(inflated.size());
           inflate(&stream, Z_FINISH);
           inflated.resize(inflated.size() - stream.avail_out);
           inflateEnd(&stream);

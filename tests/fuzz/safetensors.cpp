@@ -1,7 +1,8 @@
 #include "safetensors.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  return fuzz::read([&] { fuzz::read_tensors(vaelib::SafetensorsFile(vaelib::InputFile("input", fuzz::bytes(data, size)))); });
+  return fuzz::read(
+      [&] { fuzz::read_tensors(vaelib::SafetensorsFile(vaelib::InputFile("input", fuzz::bytes(data, size)))); });
 }
 
 #ifdef VAELIB_FUZZING

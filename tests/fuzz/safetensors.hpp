@@ -1,4 +1,5 @@
-// safetensors files for their two harnesses: read to the last tensor, and mutated so that lengths and offsets still fit.
+// safetensors files for their two harnesses: read to the last tensor, and mutated so that lengths and offsets still
+// fit.
 #pragma once
 
 #include <vaelib/io/safetensors.hpp>
@@ -23,12 +24,14 @@ inline void read_tensors(const vaelib::SafetensorsFile& file) {
 
 /// A header of a few tensors whose offsets fit, with now and then an extent that does not.
 inline std::string some_header(Random& random, bool checkpoint) {
-  static constexpr const char* extents[] = {"0", "1", "2", "3", "2147483648", "4294967296", "9223372036854775808", "18446744073709551615", "-1"};
+  static constexpr const char* extents[] = {
+      "0", "1", "2", "3", "2147483648", "4294967296", "9223372036854775808", "18446744073709551615", "-1"};
   std::string header = "{";
   if (checkpoint || random.below(3) == 0) header += "\"__metadata__\":{\"k\":\"v\",\"checkpoint.step\":\"7\"},";
   std::size_t begin = 0;
   const auto add = [&](const std::string& name, std::string_view type, const std::string& shape, std::size_t bytes) {
-    header += vaelib::text('"', name, "\":{\"dtype\":\"", type, "\",\"shape\":[", shape, "],\"data_offsets\":[", begin, ',', begin + bytes, "]},");
+    header += vaelib::text('"', name, "\":{\"dtype\":\"", type, "\",\"shape\":[", shape, "],\"data_offsets\":[", begin,
+                           ',', begin + bytes, "]},");
     begin += bytes;
   };
   for (std::size_t tensors = random.below(5); tensors > 0; --tensors) {
@@ -47,8 +50,10 @@ inline std::string some_header(Random& random, bool checkpoint) {
   return header + '}';
 }
 
-/// Mutates header or data alone, or begins anew; then the length of the header and the number of bytes behind it fit again.
-inline std::size_t mutate_safetensors(std::uint8_t* data, std::size_t size, std::size_t most, unsigned seed, bool checkpoint) {
+/// Mutates header or data alone, or begins anew; then the length of the header and the number of bytes behind it fit
+/// again.
+inline std::size_t mutate_safetensors(std::uint8_t* data, std::size_t size, std::size_t most, unsigned seed,
+                                      bool checkpoint) {
   Input input(data, size, most);
   Random random(seed);
   const std::size_t choice = random.below(16);

@@ -122,14 +122,15 @@ TEST_CASE("an encoder and a decoder as graphs") {
   CHECK(decoder.operators() == Texts{"Gemm", "Reshape", "ConvTranspose", "Sigmoid", "Identity"});
   CHECK(field(decoder.node("Identity"), 2) == "output");
 
-  for (const auto& [onnx, name] : {std::pair{&encoder, "encoder.4.weight"},
-                                   {&encoder, "encoder.0.weight"},
-                                   {&decoder, "decoder.0.bias"},
-                                   {&decoder, "decoder.2.weight"}}) {  // as the file of weights has them
+  for (const auto& [graph, tensor] : {std::pair{&encoder, "encoder.4.weight"},
+                                      {&encoder, "encoder.0.weight"},
+                                      {&decoder, "decoder.0.bias"},
+                                      {&decoder, "decoder.2.weight"}}) {  // as the file of weights has them
+    const std::string name = tensor;  // Clang 14 lets no lambda capture a structured binding
     std::vector<float> values(file.find(name)->count());
     file.read(name, values);
     INFO(name);
-    CHECK(onnx->values(name) == values);
+    CHECK(graph->values(name) == values);
   }
 }
 

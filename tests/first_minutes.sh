@@ -61,9 +61,16 @@ expect "pkg-config finds it" 0 '^-I' pkg-config --cflags --libs vaelib
 expect "a program of a few lines compiles" 0 '' "${CXX:-c++}" -std=c++20 -O1 a.cpp -o a.out $(pkg-config --cflags --libs vaelib)
 expect "and trains" 0 '' ./a.out
 expect "and has saved its weights" 0 m.safetensors files m.safetensors
-sed 's/fc_vae(images.shape(), 32, 4)/Vae<vaelib::Sequential<vaelib::Shape{16, 16, 1}, vaelib::Flatten, vaelib::Conv2d<4, 3>>, vaelib::Gaussian<4>, vaelib::Sequential<vaelib::Shape{4}, vaelib::Linear<256>>, vaelib::Bernoulli>{}/; s/models:://' a.cpp >b.cpp
-# shellcheck disable=SC2046
-expect "a layer that does not fit is an error that names it" 1 'error: .*Conv2d' "${CXX:-c++}" -std=c++20 -fsyntax-only b.cpp $(pkg-config --cflags vaelib)
+cat >b.cpp <<'CODE'
+#include <vaelib/vae.hpp>
+using namespace vaelib;
+Sequential<Shape{28, 28, 1}, Flatten, Conv2d<4, 3>> encoder;
+CODE
+compile_misfit() {  # the first 15 lines of what the compiler says
+  # shellcheck disable=SC2046
+  ! "${CXX:-c++}" -std=c++20 -fsyntax-only b.cpp $(pkg-config --cflags vaelib) >all 2>&1 && head -n 15 all
+}
+expect "a layer that does not fit is an error that names it and its place" 0 'layer_does_not_accept_shape<1, .*Conv2d<4, 3' compile_misfit
 
 # ------------------------------------------------------------------------------------------------------------ the program
 PATH=$build/bin:$PATH
@@ -93,7 +100,7 @@ fc="vae train --model-type fc --hidden-size 64 $small"
   expect "the same seed" 0 '[0-9]' $fc --seed 1 --output-dir s1
   expect "once more" 0 '[0-9]' $fc --seed 1 --threads 1 --output-dir s2
   expect "gives the same bytes" 0 '' cmp s1/model.safetensors s2/model.safetensors
-  expect "numbers that are not finite: step and name" 1 'step [0-9]+.*not finite' $fc --epochs 20 --lr 1000 --likelihood gaussian --output-dir n
+  expect "numbers that are not finite: step and name" 1 'step [0-9]+: .* (inf|nan|not finite)' $fc --epochs 20 --lr 1000 --likelihood gaussian --output-dir n
   expect "a device that is not there: one sentence" 1 'cuda.*cpu|cpu.*cuda' $fc --device cuda --output-dir d
   expect "another one" 1 'mps.*cpu|cpu.*mps' $fc --device mps --output-dir d
 
@@ -117,7 +124,7 @@ fc="vae train --model-type fc --hidden-size 64 $small"
     "$python" -c 'from safetensors.numpy import load_file; print({k: v.shape for k, v in load_file("r1/model.safetensors").items()})'
 
   cp -r r1 bad && head -c 1000 r1/model.safetensors >bad/model.safetensors
-  expect "a truncated file: what it should hold and what it does" 1 'bad/model.safetensors.*1000' vae sample bad
+  expect "a truncated file: what it should hold and what it does" 1 'bad/model.safetensors: is truncated: .* need [0-9]+ bytes .* has [0-9]+' vae sample bad
   "$python" -c 'import pickle; pickle.dump({"a": 1}, open("model.pt", "wb"))'
   expect "a pickle is refused, with the name of the converter" 1 'pt_to_safetensors' $fc --init-from model.pt --output-dir p
 }

@@ -164,11 +164,14 @@ class ImageFiles {
   void fill(std::uint64_t /*epoch*/, std::span<const std::uint32_t> rows, float* features, std::int32_t* labels) const {
     const auto count = static_cast<std::size_t>(shape().size());
     detail::check_rows(rows, size());
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      const Image image = detail::read_row(files[rows[i]].path, options);
+    std::vector<detail::ImageFile> wanted;
+    for (const std::uint32_t row : rows) wanted.push_back(files[row]);
+    const auto reasons = detail::read_rows(wanted, options, [&](std::size_t i, const Image& image) {
       detail::convert_bytes(image.pixels.data(), count, features + i * count);
-      if (labels && classes() > 0) labels[i] = files[rows[i]].label;
-    }
+      if (labels && classes() > 0) labels[i] = wanted[i].label;
+    });
+    for (const auto& reason : reasons)
+      if (!reason.empty()) fail(reason);
   }
 
  private:

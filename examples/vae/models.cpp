@@ -11,7 +11,9 @@ using namespace vaelib;
 
 /// The mean, as AnyLikelihood::mean.
 OnnxValue export_onnx(OnnxExport& out, const AnyLikelihood& likelihood, OnnxValue x) {
-  return likelihood.kind == AnyLikelihood::Kind::bernoulli ? out.apply(Bernoulli{}, x) : x;
+  using enum AnyLikelihood::Kind;
+  if (likelihood.kind == continuous_bernoulli) return out.apply(ContinuousBernoulli{}, x);
+  return likelihood.kind == bernoulli ? out.apply(Bernoulli{}, x) : x;
 }
 
 namespace {

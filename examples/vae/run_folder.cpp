@@ -27,6 +27,11 @@ bool exists(const std::string& path) {
   return ::stat(path.c_str(), &status) == 0;
 }
 
+/// Whether a run writes this one of the outputs.
+bool is_planned(const std::string& name, bool latent_space, bool best) {
+  return (latent_space || name != "latent_space.png") && (best || name != "model_best.safetensors");
+}
+
 }  // namespace
 
 bool RunFolder::holds_checkpoints() const {
@@ -51,9 +56,9 @@ void RunFolder::create() const {
       if (name.starts_with(text(output, AtomicFile::temporary_mark))) remove_file(file(name));
 }
 
-bool RunFolder::is_complete(std::uint64_t step, bool latent_space) const {
+bool RunFolder::is_complete(std::uint64_t step, bool latent_space, bool best) const {
   for (const std::string name : outputs)
-    if (!exists(file(name)) && (latent_space || name != "latent_space.png") && name != "model_best.safetensors") return false;
+    if (is_planned(name, latent_space, best) && !exists(file(name))) return false;
   try {
     const SafetensorsFile model(file("model.safetensors"));
     const auto found = model.metadata().find(step_key);
@@ -139,7 +144,7 @@ Metadata RunFolder::description_of(const ImageData& data, std::uint64_t step) co
 std::string RunFolder::planned(bool latent_space, bool best) const {
   std::string names;
   for (const std::string name : outputs)
-    if ((latent_space || name != "latent_space.png") && (best || name != "model_best.safetensors")) names += name + ", ";
+    if (is_planned(name, latent_space, best)) names += name + ", ";
   return names + "checkpoints/, logs/";
 }
 

@@ -24,7 +24,7 @@ class RunFolder {
   /// Checkpoints, or any file that a run writes; config.json alone is one that ended before its first epoch did.
   bool holds_run() const;
   /// Whether all pictures, and a model of this step, were written.
-  bool is_complete(std::uint64_t step, bool latent_space) const;
+  bool is_complete(std::uint64_t step, bool latent_space, bool best) const;
   /// Makes the folder, and removes what a killed process left half-written. Throws vaelib::Error where it cannot.
   void create() const;
   /// Removes what a run wrote, and nothing else.

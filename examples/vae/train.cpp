@@ -140,10 +140,6 @@ void print_result(const History& history, const RunFolder& folder) {
   folder.list();
 }
 
-}  // namespace
-
-namespace {
-
 /// --dry-run: one step on the first batch, and nothing is written.
 void try_run(const TrainOptions& o, AnyModel& model, const ImageData& data, const RunFolder& folder) {
   const Images images = take(data.train, 0, o.batch_size);
@@ -235,7 +231,7 @@ int train(TrainOptions options, Given given, const TrainCalls& calls) {
     nothing.epochs = 0;
     const History before = model->fit(data.train, nothing);  // only reads the checkpoint
     if (std::cmp_greater_equal(before.size(), options.epochs) &&
-        folder.is_complete(model->steps(), options.code_size == 2)) {
+        folder.is_complete(model->steps(), options.code_size == 2, options.keep_best > 0)) {
       if (!options.quiet)
         std::printf("%s/ has reached its %zu epochs and is left as it is; a larger --epochs goes on\n",
                     folder.path().c_str(), before.size());

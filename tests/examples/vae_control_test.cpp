@@ -125,6 +125,10 @@ TEST_CASE("the best epochs are kept, and any checkpoint is gone on from") {
     succeed({"train", "--resume", file, "--quiet"});  // the folder is known from the file
     CHECK(content(place.out + "/model.safetensors") == model);
   }
+  const std::string best_model = content(place.out + "/model_best.safetensors");
+  std::filesystem::remove(place.out + "/model_best.safetensors");  // as if it had been killed before the last file
+  succeed({"train", "--resume", "--output-dir", place.out, "--quiet"});
+  CHECK(content(place.out + "/model_best.safetensors") == best_model);
   succeed({"train", "--resume=auto", "--output-dir", place.out, "--quiet"});
   check_refusal(run({"train", "--resume", place / "none.safetensors", "--output-dir", place / "other"}), 1, "none.safetensors: cannot open");
   check_refusal(run({"train", "--resume", place.out + "/model.safetensors", "--output-dir", place.out}), 1, "is no checkpoint");
@@ -234,6 +238,8 @@ TEST_CASE("every likelihood trains") {
   for (const char* name : {"continuous-bernoulli", "gaussian", "learned-gaussian", "optimal-gaussian", "laplace", "learned-laplace"}) {
     INFO(name);
     succeed(place.train({"--overwrite", "--likelihood", name, "--non-finite", "roll-back"}));
+    succeed({"export", place.out});
+    CHECK(has(content(place.out + "/decoder.onnx"), "Where") == (name == std::string("continuous-bernoulli")));  // its mean
   }
 }
 

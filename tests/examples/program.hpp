@@ -1,10 +1,12 @@
 // Runs the program vae as its user does, in folders that are removed afterwards.
 #pragma once
 
+#include <doctest/doctest.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdlib>
@@ -37,6 +39,16 @@ struct Result {
   int code = -1;  ///< the exit code; -signal where a signal ended the program
   std::string out, err;
 };
+
+inline bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+/// It failed as a program should: the code, nothing but one line on standard error, and that says so.
+inline void check_refusal(const Result& result, int code, const std::string& sentence) {
+  CHECK(result.code == code);
+  CHECK(result.err.starts_with("vae: "));
+  CHECK(std::count(result.err.begin(), result.err.end(), '\n') == 1);
+  CHECK_MESSAGE(has(result.err, sentence), result.err);
+}
 
 struct Limits {
   std::string killed_after{};  ///< killed once this file exists; empty: never

@@ -33,8 +33,6 @@ struct Reported {
   json numbers() const { return json::parse(content(out + "/report.json")); }
 };
 
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
 }  // namespace
 
 TEST_CASE("a run leaves a report, every figure in both files") {

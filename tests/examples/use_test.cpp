@@ -40,12 +40,6 @@ struct TrainedRun {
   }
 };
 
-void check_refusal(const Result& result, int code, const std::string& sentence) {
-  CHECK(result.code == code);
-  CHECK(std::count(result.err.begin(), result.err.end(), '\n') == 1);
-  CHECK_MESSAGE(result.err.find(sentence) != std::string::npos, result.err);
-}
-
 constexpr int tile = 2 * 28 + 2;  // an image, twice as large, and the gap behind it
 
 }  // namespace

@@ -14,14 +14,6 @@ using Json = nlohmann::json;
 
 namespace {
 
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-void check_refusal(const Result& result, int code, const std::string& sentence) {
-  CHECK(result.code == code);
-  CHECK(std::count(result.err.begin(), result.err.end(), '\n') == 1);
-  CHECK_MESSAGE(has(result.err, sentence), result.err);
-}
-
 struct Place {
   TemporaryFolder folder;
   std::string data = folder / "data", out = folder / "out";

@@ -29,16 +29,6 @@ struct Workplace {
   std::string model(const std::string& of = "out") const { return content(folder / of + "/model.safetensors"); }
 };
 
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-/// It failed as a program should: the code, nothing but one line on standard error, and that says so.
-void check_refusal(const Result& result, int code, const std::string& sentence) {
-  CHECK(result.code == code);
-  CHECK(result.err.starts_with("vae: "));
-  CHECK(std::count(result.err.begin(), result.err.end(), '\n') == 1);
-  CHECK_MESSAGE(has(result.err, sentence), result.err);
-}
-
 }  // namespace
 
 TEST_CASE("a run ends when it no longer becomes better") {

@@ -5,6 +5,7 @@
 #include <vaelib/backend/cpu/convolution.hpp>
 #include <vaelib/backend/cpu/convolution_adjoint.hpp>
 #include <vaelib/backend/cpu/convolution_gradient.hpp>
+#include <vaelib/backend/cpu/nearest.hpp>
 #include <vaelib/backend/cpu/pool.hpp>
 #include <vaelib/backend/cpu/product.hpp>
 #include <vaelib/backend/host_layers.hpp>
@@ -50,6 +51,10 @@ class Cpu : public HostLayers<Cpu, float> {
   void convolution_weight_gradient(const ConvolutionShape& s, long images, const float* x, const float* y,
                                    float* weight, bool add) {
     cpu::convolution_weight_gradient(machine->pool, machine->workspace, s, images, x, y, weight, add);
+  }
+  /// The nearest of `count` codes to each row of x, the lowest where several are as near: backend/cpu/nearest.hpp.
+  void nearest_codes(long rows, int count, int width, const float* x, const float* codes, std::int32_t* index) {
+    cpu::nearest_codes(machine->pool, machine->workspace, rows, count, width, x, codes, index);
   }
 
  private:

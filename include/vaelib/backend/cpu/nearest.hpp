@@ -1,0 +1,364 @@
+// The nearest of many codes to each vector, without a matrix of distances.
+//
+//   index(i) = argmin_j |x_i - e_j|^2 = argmax_j (x_i e_j - |e_j|^2 / 2)       the lowest j where several are as near
+//
+// The scores of 6 vectors and one panel of codes are a tile of a product and never leave the registers: each lane keeps its
+// best score, its index and its second best. Where the processor multiplies pairs of bfloat16 (twice as many a second as
+// floats), the scores are those of rounded numbers. What rounding may have added to a score is bounded, by how much was in fact
+// rounded; codes that it could have brought behind are compared by their distances in double. So the answer is that of a search
+// through all distances, and how the scores were computed does not show in it.
+//
+// Codes are packed a part at a time, so that this takes little memory beside that of a matrix of distances.
+#pragma once
+
+#include <vaelib/backend/cpu/product.hpp>
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+namespace vaelib::inline VAELIB_ABI {
+namespace cpu {
+
+/// Some vectors and the codes of a part, in panels (see pack.hpp). Each row keeps `lanes` best scores, second best scores and
+/// indices. A step of `steps` is one number, or in bfloat16 a pair of numbers in one word.
+struct SearchBlock {
+  const float* x;
+  int rows, steps;
+  const float* codes;
+  const float* half_norms;  // |e|^2 / 2; infinite behind the last code, up to whole vectors
+  int count;
+  float *best, *second;
+  std::int32_t* index;
+};
+
+namespace detail {
+
+template <int Lanes>
+struct IntegersOf {
+  typedef std::int32_t type __attribute__((vector_size(Lanes * sizeof(float)), may_alias));
+};
+
+/// Takes the scores of one row and the codes from `code` on into account.
+template <int Lanes, int Vectors>
+[[gnu::always_inline]] inline void keep_best(const SearchBlock& block, int row, int code, const typename VectorOf<Lanes>::Aligned (&scores)[Vectors]) {
+  using Vector = typename VectorOf<Lanes>::Aligned;
+  using Integers = typename IntegersOf<Lanes>::type;
+  Vector& best = *reinterpret_cast<Vector*>(block.best + row * Lanes);
+  Vector& second = *reinterpret_cast<Vector*>(block.second + row * Lanes);
+  Integers& index = *reinterpret_cast<Integers*>(block.index + row * Lanes);
+  Vector b = best, s = second;
+  Integers at = index;
+#pragma GCC unroll 4
+  for (int j = 0; j < Vectors; ++j) {
+    const Vector score = scores[j];
+    const auto better = score > b;
+    const Vector loser = better ? b : score;
+    s = loser > s ? loser : s;
+    b = better ? score : b;
+    at = better ? Integers{} + (code + j * Lanes) : at;
+  }
+  best = b;
+  second = s;
+  index = at;
+}
+
+/// The rows of a tile; those behind the last one repeat it.
+inline const float* row_of(const SearchBlock& block, int row) { return block.x + long(std::min(row, block.rows - 1)) * block.steps; }
+
+template <int Lanes, int Vectors>
+[[gnu::always_inline]] inline void search_tile(const SearchBlock& block, int first, const float* codes, int code) {
+  using Vector = typename VectorOf<Lanes>::Aligned;
+  const float* x[tile_rows];
+#pragma GCC unroll 6
+  for (int i = 0; i < tile_rows; ++i) x[i] = row_of(block, first + i);
+  Vector sum[tile_rows][Vectors];
+#pragma GCC unroll 6
+  for (int i = 0; i < tile_rows; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) sum[i][j] = -*reinterpret_cast<const Vector*>(block.half_norms + code + j * Lanes);
+  for (int p = 0; p < block.steps; ++p, codes += Vectors * Lanes) {
+    Vector values[Vectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) values[j] = *reinterpret_cast<const Vector*>(codes + j * Lanes);
+#pragma GCC unroll 6
+    for (int i = 0; i < tile_rows; ++i) {
+      const Vector factor = x[i][p] - Vector{};
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) sum[i][j] += factor * values[j];
+    }
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < tile_rows; ++i)
+    if (first + i < block.rows) keep_best<Lanes, Vectors>(block, first + i, code, sum[i]);
+}
+
+/// Panel by panel, so that a panel stays in the first-level cache while the rows go by.
+template <int Lanes>
+[[gnu::always_inline]] inline void search(const SearchBlock& block) {
+  constexpr int columns = panel_columns<Lanes>;
+  for (int j = 0; j < block.count; j += columns) {
+    const int vectors = (std::min(columns, block.count - j) + Lanes - 1) / Lanes;
+    const float* codes = block.codes + long(j) * block.steps;
+    for (int i = 0; i < block.rows; i += tile_rows) {
+      if (vectors == 1) search_tile<Lanes, 1>(block, i, codes, j);
+      if (vectors == 2) search_tile<Lanes, 2>(block, i, codes, j);
+      if constexpr (Lanes >= 16) {
+        if (vectors == 3) search_tile<Lanes, 3>(block, i, codes, j);
+        if (vectors == 4) search_tile<Lanes, 4>(block, i, codes, j);
+      }
+    }
+  }
+}
+
+inline void search_4_lanes(const SearchBlock& block) { search<4>(block); }
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"), flatten)) inline void search_avx2(const SearchBlock& block) { search<8>(block); }
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"), flatten)) inline void search_avx512(const SearchBlock& block) {
+  search<16>(block);
+}
+/// search<16> of pairs of bfloat16; all panels are of 64 codes.
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,avx512bf16"))) inline void search_bfloat16(const SearchBlock& block) {
+  using Vector = VectorOf<16>::Aligned;
+  using Integers = IntegersOf<16>::type;
+  typedef std::int32_t Word __attribute__((may_alias));
+  for (int code = 0; code < block.count; code += 64)
+    for (int first = 0; first < block.rows; first += tile_rows) {
+      const float* codes = block.codes + long(code) * block.steps;
+      const Word* x[tile_rows];
+#pragma GCC unroll 6
+      for (int i = 0; i < tile_rows; ++i) x[i] = reinterpret_cast<const Word*>(row_of(block, first + i));
+      Vector sum[tile_rows][4];
+#pragma GCC unroll 6
+      for (int i = 0; i < tile_rows; ++i)
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) sum[i][j] = -*reinterpret_cast<const Vector*>(block.half_norms + code + j * 16);
+      for (int p = 0; p < block.steps; ++p, codes += 64) {
+        Vector values[4];
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) values[j] = *reinterpret_cast<const Vector*>(codes + j * 16);
+#pragma GCC unroll 6
+        for (int i = 0; i < tile_rows; ++i) {
+          const Integers factor = Integers{} + x[i][p];
+#pragma GCC unroll 4
+          for (int j = 0; j < 4; ++j) {
+            Vector s = sum[i][j];  // an operand in an array would stay in memory
+            asm("vdpbf16ps %2, %1, %0" : "+v"(s) : "v"(factor), "v"(values[j]));
+            sum[i][j] = s;
+          }
+        }
+      }
+#pragma GCC unroll 6
+      for (int i = 0; i < tile_rows; ++i)
+        if (first + i < block.rows) keep_best<16, 4>(block, first + i, code, sum[i]);
+    }
+}
+/// A row in bfloat16 (to nearest, ties to even), two numbers a word, and its squared length and what rounding changed of that.
+struct Rounding {
+  double norm = 0, change = 0;  // |x|^2 and |x - x in bfloat16|^2
+};
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,avx512bf16"))) inline Rounding round_row(const float* x, int width, float* words) {
+  using Vector = VectorOf<16>::Unaligned;
+  using Integers = IntegersOf<16>::type;
+  Vector norm{}, change{};
+  for (int p = 0; p < width; p += 32) {
+    float tail[32] = {};
+    if (width - p < 32) std::copy(x + p, x + width, tail);
+    const float* from = width - p < 32 ? tail : x + p;
+    const Vector low = *reinterpret_cast<const Vector*>(from), high = *reinterpret_cast<const Vector*>(from + 16);
+    Integers pairs;
+    asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(pairs) : "v"(low), "v"(high));
+    std::memcpy(words + p / 2, &pairs, sizeof(float) * std::size_t(std::min(16, (width - p + 1) / 2)));
+    for (int half = 0; half < 2; ++half) {
+      Vector rounded;
+      asm("vpmovzxwd %1, %0" : "=v"(rounded) : "m"(*(reinterpret_cast<const char(*)[32]>(&pairs) + half)));
+      rounded = (Vector)((Integers)rounded << 16);
+      const Vector v = half ? high : low, d = v - rounded;
+      norm += v * v;
+      change += d * d;
+    }
+  }
+  Rounding sums;
+  for (int k = 0; k < 16; ++k) sums.norm += 1.001 * double(norm[k]), sums.change += 1.001 * double(change[k]);
+  return sums;
+}
+inline bool has_bfloat16() { return __builtin_cpu_supports("avx512bf16"); }
+#else
+inline void search_bfloat16(const SearchBlock&) {}
+struct Rounding {
+  double norm = 0, change = 0;
+};
+inline Rounding round_row(const float*, int, float*) { return {}; }
+inline bool has_bfloat16() { return false; }
+#endif
+
+inline void search(const SearchBlock& block) {
+#if defined(__x86_64__)
+  if (kernels()->lanes == 16) return search_avx512(block);
+  if (kernels()->lanes == 8) return search_avx2(block);
+#endif
+  search_4_lanes(block);
+}
+
+/// |x - e|^2 in double; x alone: |x|^2.
+inline double squared_distance(int width, const float* x, const float* e = nullptr) {
+  typedef float Floats __attribute__((vector_size(16), aligned(4), may_alias));
+  typedef double Doubles __attribute__((vector_size(32)));
+  Doubles sums{};
+  int p = 0;
+  for (; p + 4 <= width; p += 4) {
+    const Floats a = *reinterpret_cast<const Floats*>(x + p), b = e ? *reinterpret_cast<const Floats*>(e + p) : Floats{};
+    const Doubles d = __builtin_convertvector(a, Doubles) - __builtin_convertvector(b, Doubles);
+    sums += d * d;
+  }
+  double sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  for (; p < width; ++p) {
+    const double d = double(x[p]) - (e ? double(e[p]) : 0.0);
+    sum += d * d;
+  }
+  return sum;
+}
+
+/// A search: what all its tasks read, and where they write.
+class NearestCodes {
+ public:
+  static constexpr int rows_of_task = 96;
+
+  NearestCodes(Pool& p, Workspace& w, long n, int k, int d, const float* vectors, const float* table, std::int32_t* out)
+      : pool(p), workspace(w), rows(n), count(k), width(d), x(vectors), codes(table), index(out) {
+    pairs = kernels()->lanes == 16 && has_bfloat16();
+    steps = pairs ? (d + 1) / 2 : d;
+    // a part of the codes: packed, it takes less than a hundredth of the distances, or fits into the second-level cache
+    const long most = std::max(1L << 16, rows * count / 160) / std::max(1, steps);
+    part = int(std::clamp<long>(most / 64 * 64, 64, round_up(count, 64)));
+  }
+
+  void run() {
+    const bool parts = part < count;
+    packed = workspace.shared(std::size_t(part) * steps + part + (parts ? std::size_t(rows) : 0) + 2 * norm_tasks());
+    half_norms = packed + long(part) * steps;
+    extremes = half_norms + part;
+    leads = parts ? extremes + 2 * norm_tasks() : nullptr;
+    workspace.reserve_workers(pool.threads(), std::size_t(rows_of_task) * (3 * kernels()->lanes + (pairs ? steps : 0)));
+    for (int begin = 0; begin < count; begin += part) {
+      first = begin;
+      size = std::min(part, count - begin);
+      pack_codes();
+      pool.run((rows + rows_of_task - 1) / rows_of_task, [&](long task, int worker) { search_rows(task * rows_of_task, workspace.worker(worker)); });
+    }
+  }
+
+ private:
+  static constexpr int panel = 64;  // codes that one task packs
+  std::size_t norm_tasks() const { return std::size_t(part) / panel; }
+
+  /// The codes of this part, their norms, and how much rounding changed them.
+  void pack_codes() {
+    const int panels = (size + panel - 1) / panel;
+    if (!pairs) pack(pool, {codes + long(first) * width, 1, width}, width, size, packed);
+    pool.run(panels, [&](long task, int worker) {
+      const int begin = int(task) * panel, columns = std::min(panel, size - begin);
+      const float* e = codes + long(first + begin) * width;
+      float norm = 0, change = 0;
+      std::fill_n(half_norms + begin, panel, std::numeric_limits<float>::infinity());
+      for (int j = 0; j < columns; ++j) {
+        half_norms[begin + j] = float(0.5 * squared_distance(width, e + long(j) * width));
+        norm = std::max(norm, half_norms[begin + j]);
+        if (pairs) change = std::max(change, float(round_row(e + long(j) * width, width, workspace.worker(worker) + long(j) * steps).change));
+      }
+      if (pairs) pack_panel({workspace.worker(worker), 1, steps}, steps, columns, packed + long(begin) * steps, panel);
+      extremes[2 * task] = norm;
+      extremes[2 * task + 1] = std::sqrt(change);
+    });
+    largest = most_changed = 0;
+    for (int t = 0; t < panels; ++t) {
+      largest = std::max(largest, double(extremes[2 * t]));
+      most_changed = std::max(most_changed, 1.001 * double(extremes[2 * t + 1]));
+    }
+  }
+
+  void search_rows(long begin, float* scratch) const {
+    const int lanes = kernels()->lanes, n = int(std::min<long>(rows_of_task, rows - begin));
+    float *best = scratch, *second = best + rows_of_task * lanes, *rounded = second + 2 * rows_of_task * lanes;
+    auto* at = reinterpret_cast<std::int32_t*>(second + rows_of_task * lanes);
+    std::fill(best, best + n * lanes, -std::numeric_limits<float>::infinity());
+    std::fill(second, second + n * lanes, -std::numeric_limits<float>::infinity());
+    std::fill(at, at + n * lanes, 0);
+    Rounding rounding[rows_of_task];
+    const float* vectors = x + begin * width;
+    for (int i = 0; i < n; ++i) {
+      const float* v = vectors + long(i) * width;
+      rounding[i] = pairs ? round_row(v, width, rounded + long(i) * steps) : Rounding{squared_distance(width, v)};
+    }
+    const SearchBlock block{pairs ? rounded : vectors, n, steps, packed, half_norms, size, best, second, at};
+    pairs ? search_bfloat16(block) : search(block);
+    for (int i = 0; i < n; ++i) finish(begin + i, rounding[i], best + i * lanes, second + i * lanes, at + i * lanes);
+  }
+
+  /// The best of the lanes of one row against what earlier parts found.
+  void finish(long row, const Rounding& rounding, const float* best, const float* second, const std::int32_t* at) const {
+    const float top = *std::max_element(best, best + kernels()->lanes), least = top - doubt(rounding);
+    if (first > 0 && top < leads[row] - (top - least)) return;
+    const int winner = settle(row, least, best, second, at);
+    if (first == 0 || distance(row, first + winner) < distance(row, index[row])) index[row] = first + winner;
+    if (leads) leads[row] = first == 0 ? top : std::max(top, leads[row]);
+  }
+
+  /// By how much a score may lie behind another whose code is farther: twice what rounding can have done to one. That is a sum of
+  /// width + 1 fused products from |e|^2 / 2 on; and in bfloat16 the changes of x and e, by the Cauchy-Schwarz inequality.
+  float doubt(const Rounding& rounding) const {
+    const double norm = std::sqrt(rounding.norm), change = std::sqrt(rounding.change), code = std::sqrt(2 * largest);
+    const double sums = 1.01 * (width + 3) * 0x1p-24 * (norm * code + largest) + width * 0x1p-125;
+    return float(2 * (sums + change * (code + most_changed) + norm * most_changed));
+  }
+  double distance(long row, int code) const { return squared_distance(width, x + row * width, codes + long(code) * width); }
+
+  /// The nearest of the codes of this part whose score is not below `least`. Where numbers are not finite, of all codes.
+  int settle(long row, float least, const float* best, const float* second, const std::int32_t* at) const {
+    const int lanes = kernels()->lanes;
+    const bool all = !std::isfinite(least);
+    int winner = -1, candidates = 0;
+    for (int k = 0; k < lanes && !all; ++k) {
+      if (best[k] >= least) winner = at[k] + k;
+      candidates += (best[k] >= least) + (second[k] >= least);
+    }
+    if (candidates == 1) return winner;
+    double smallest = std::numeric_limits<double>::infinity();
+    winner = 0;
+    const auto compare = [&](int j) {
+      const double d = distance(row, first + j);
+      if (d < smallest || (d == smallest && j < winner)) smallest = d, winner = j;
+    };
+    for (int k = 0; k < lanes; ++k) {
+      if (all || second[k] >= least) {
+        for (int j = k; j < size; j += lanes) compare(j);
+      } else if (best[k] >= least) {
+        compare(at[k] + k);
+      }
+    }
+    return winner;
+  }
+
+  Pool& pool;
+  Workspace& workspace;
+  long rows;
+  int count, width;
+  const float *x, *codes;
+  std::int32_t* index;
+  bool pairs;                     // whether scores are computed in bfloat16
+  int steps;                      // words of a row
+  int part, first = 0, size = 0;  // codes of a part, and of this one
+  float *packed = nullptr, *half_norms = nullptr, *extremes = nullptr, *leads = nullptr;
+  double largest = 0, most_changed = 0;  // |e|^2 / 2 and |e - e in bfloat16| of this part
+};
+
+}  // namespace detail
+
+/// See the head of this file. x is rows x width, codes is count x width.
+inline void nearest_codes(Pool& pool, Workspace& workspace, long rows, int count, int width, const float* x, const float* codes, std::int32_t* index) {
+  if (rows > 0) detail::NearestCodes(pool, workspace, rows, count, width, x, codes, index).run();
+}
+
+}  // namespace cpu
+}  // namespace vaelib::inline VAELIB_ABI

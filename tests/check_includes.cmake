@@ -3,8 +3,8 @@
 # its own files. vae.hpp and xtensor.hpp gather what others made, so they may include everything, and nothing includes them.
 # Slow standard headers are kept out of what every user compiles.
 cmake_minimum_required(VERSION 3.21...3.30)
-set(rows version.hpp core backend autodiff layers
-    likelihoods latents quantizers priors schedules regularizers optim
+set(rows version.hpp core backend autodiff schedules layers
+    likelihoods latents quantizers priors regularizers optim
     models io data train metrics report)
 set(gather vae.hpp xtensor.hpp)
 set(slow iostream random regex ranges functional)

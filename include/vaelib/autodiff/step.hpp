@@ -30,6 +30,11 @@ struct Buffers {
 
 enum class Mode { training, evaluation };
 
+/// Where a run is: steps and epochs that were taken before this one, and the step's place in its epoch.
+struct Place {
+  std::int64_t step = 0, epoch = 0, batch = 0;
+};
+
 /// What random numbers are for: equal keys of different streams have nothing in common.
 enum class Stream : std::uint32_t { initialization, order, noise, evaluation, data, sampling };
 
@@ -233,6 +238,7 @@ class Step {
   bool recording = false;  ///< operations leave records
   bool proposing = false;  ///< operations propose state
   Scalar<Real> beta{}, capacity{};  ///< of this step's schedules
+  Place place{};                    ///< for the schedules of layers
   int phase = 0;                    ///< which of the model's phases this is
 
  private:

@@ -1,7 +1,7 @@
 // The oracle: the same layers in double over naive products and loops, one thread. What is right by it is right.
 #pragma once
 
-#include <vaelib/backend/host_layers.hpp>
+#include <vaelib/backend/host_codes.hpp>
 #include <vaelib/backend/shapes.hpp>
 #include <vaelib/core/functors.hpp>
 
@@ -15,7 +15,7 @@ struct OneDouble {
 };
 }  // namespace detail
 
-class Oracle : public HostLayers<Oracle, double> {
+class Oracle : public HostCodes<Oracle, double> {
  public:
   static constexpr const char* name = "oracle";
 
@@ -67,6 +67,17 @@ class Oracle : public HostLayers<Oracle, double> {
         for (int o = 0; o < s.out_channels; ++o)
           weight[(tap * s.channels + i) * s.out_channels + o] += x[in * s.channels + i] * y[out * s.out_channels + o];
     });
+  }
+  void nearest_codes(long rows, int count, int width, const double* x, const double* codes, std::int32_t* index) {
+    for (long r = 0; r < rows; ++r) {
+      double smallest = INFINITY;
+      index[r] = 0;
+      for (int k = 0; k < count; ++k) {
+        double distance = 0;
+        for (int j = 0; j < width; ++j) distance += (x[r * width + j] - codes[long(k) * width + j]) * (x[r * width + j] - codes[long(k) * width + j]);
+        if (distance < smallest) smallest = distance, index[r] = k;
+      }
+    }
   }
 
  private:

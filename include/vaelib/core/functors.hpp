@@ -22,6 +22,10 @@ struct Multiply {
 struct Square {
   VAELIB_HD constexpr auto operator()(auto a) const { return a * a; }
 };
+struct Scale {
+  float factor;
+  VAELIB_HD constexpr auto operator()(auto a) const { return a * factor; }
+};
 
 /// A functor that gives its slope as a function of its output.
 template <class F>

@@ -69,14 +69,15 @@ struct Parameter {
 
 struct State {
   int count = 0;
-  float initial = 0;
+  Initialization initial{};
   bool integer = false;  ///< a counter: saved as one 64-bit integer without axes
+  int columns = 0;       ///< saved as a table of so many columns; 0: as one row of numbers
   Shape order{1};        ///< of features that were flattened, as Parameter has it
   long offset = -1;
   int id = -1;
 
   constexpr State() = default;
-  constexpr State(int n, float first, bool is_integer = false) : count(n), initial(first), integer(is_integer) {}
+  constexpr State(int n, float first, bool is_integer = false) : count(n), initial(constant(first)), integer(is_integer) {}
   constexpr long size() const { return count; }
 };
 

@@ -40,6 +40,12 @@ inline long feature_here(Shape order, long extent, long k) {
   return same;
 }
 
+[[gnu::cold]] inline std::vector<std::int64_t> file_shape(const State& s) {
+  if (s.integer) return {};
+  if (s.columns > 0) return {s.count / s.columns, s.columns};
+  return {s.count};
+}
+
 /// f(place in the file, place here) for every number of a parameter.
 void for_each_place(const Parameter& p, auto&& f) {
   const auto& e = p.extents;
@@ -82,7 +88,7 @@ template <class Weights>
     } else {
       float* to = state.data() + s.offset;
       for (long k = 0; k < s.count; ++k) to[k] = float(from[detail::feature_here(s.order, s.count, k)]);
-      tensors.push_back({name, Dtype::f32, {s.count}, to});
+      tensors.push_back({name, Dtype::f32, detail::file_shape(s), to});
     }
   }
   safetensors_write(path, std::move(tensors), metadata);
@@ -105,7 +111,7 @@ template <class Weights>
     }
   };
   for (const auto& [name, p] : weights.parameters) check(name, file_shape(p));
-  for (const auto& [name, s] : weights.states) check(name, s.integer ? std::vector<std::int64_t>{} : std::vector<std::int64_t>{s.count});
+  for (const auto& [name, s] : weights.states) check(name, file_shape(s));
   constexpr std::size_t most_named = 50;
   std::size_t foreign = 0;
   for (const TensorInfo& tensor : file.tensors()) {

@@ -37,6 +37,7 @@ struct StepOptions {
   RollBack roll_back{};
   std::int64_t micro_batch = 0;  ///< rows that are computed at a time, their gradients added up; 0: all
   float average = 0;             ///< decay of the average of the weights (Learner::average); 0: none is kept
+  std::int64_t epoch = 0, batch = 0;  ///< the place of the step in the run, for the schedules of layers
 };
 
 template <class Model>
@@ -139,7 +140,7 @@ class Learner {
   Buffer<Real> gradients;
 
  private:
-  auto forward(const Batch<Real>& samples, float beta, float capacity, Mode mode, Stream stream, std::uint64_t number, int phase) {
+  auto forward(const Batch<Real>& samples, float beta, float capacity, Mode mode, Stream stream, std::uint64_t number, int phase, Place place = {}) {
     Buffers<Real> b = weights.buffers();
     if (mode == Mode::training) {
       b.gradients = gradients.data();
@@ -150,6 +151,7 @@ class Learner {
     }
     step.begin(b, mode, seed, number, stream);
     step.phase = phase;
+    step.place = place;
     step.key.ordinal = std::uint32_t(phase) << 16;  // phases draw different numbers
     step.beta = step.scalar(beta);
     step.capacity = step.scalar(capacity);
@@ -165,7 +167,8 @@ class Learner {
     for (std::int64_t done = 0; done < samples.count; done += most) {
       const std::int64_t count = std::min<std::int64_t>(most, samples.count - done);
       const auto part = samples.part(done, count);
-      const auto loss = forward(part, options.beta, options.capacity, Mode::training, Stream::noise, steps, phase);
+      const auto loss = forward(part, options.beta, options.capacity, Mode::training, Stream::noise, steps, phase,
+                                {std::int64_t(steps) - 1, options.epoch, options.batch});
       const double share = double(count) / double(samples.count);
       step.backward(loss.objective, Real(share), done > 0);
       const StepResult of_part = read(loss);

@@ -175,7 +175,7 @@ class Trainer {
   void one_step(const Batch<Real>& batch, RunState& state, const FitOptions& options) {
     const StepOptions step{options.beta.at(state.step(), state.epoch), options.capacity.at(state.step(), state.epoch),
                            state.plateau * options.learning_rate.at(state.step(), state.epoch), options.clip_norm, options.non_finite,
-                           options.roll_back, options.micro_batch, options.average};
+                           options.roll_back, options.micro_batch, options.average, state.epoch, state.batch};
     state.last = learner.learn(batch, step);
     state.steps = learner.steps;
     if (state.last.accepted) {

@@ -45,23 +45,9 @@ class WeightBuffers {
   using Real = R;
 
   [[gnu::cold]] void initialize(std::uint64_t seed) {
-    for (const auto& [name, p] : parameters) {
-      const RandomKey key{seed, 0, std::uint32_t(Stream::initialization), std::uint32_t(p.id)};
-      Real* to = values.data() + p.offset;
-      const auto scale = Real(p.initial.value);
-      switch (p.initial.kind) {
-        case Initialization::Kind::constant: std::fill_n(to, p.size(), scale); break;
-        case Initialization::Kind::uniform:
-          detail::fill_random<detail::UniformOfWords, Real>(key, 0, 1, int(p.size()), to);
-          for (long i = 0; i < p.size(); ++i) to[i] = (2 * to[i] - 1) * scale;
-          break;
-        case Initialization::Kind::normal:
-          normal(key, 0, 1, int(p.size()), to);
-          for (long i = 0; i < p.size(); ++i) to[i] *= scale;
-          break;
-      }
-    }
-    for (const auto& [name, s] : states) std::fill_n(state.data() + s.offset, s.size(), Real(s.initial));
+    for (const auto& [name, p] : parameters) draw(p.initial, {seed, 0, std::uint32_t(Stream::initialization), std::uint32_t(p.id)}, p.size(), values.data() + p.offset);
+    const auto behind = std::uint32_t(parameters.size());  // so that no state draws the numbers of a parameter
+    for (const auto& [name, s] : states) draw(s.initial, {seed, 0, std::uint32_t(Stream::initialization), behind + std::uint32_t(s.id)}, s.size(), state.data() + s.offset);
     discard();
   }
 
@@ -99,6 +85,22 @@ class WeightBuffers {
       : parameters(std::move(layout.parameters)), states(std::move(layout.states)), values(layout.values_size), state(layout.state_size),
         proposed(layout.state_size), proposals(long(states.size())) {
     initialize(seed);
+  }
+
+ private:
+  [[gnu::cold]] static void draw(const Initialization& from, const RandomKey& key, long size, Real* to) {
+    const auto scale = Real(from.value);
+    switch (from.kind) {
+      case Initialization::Kind::constant: std::fill_n(to, size, scale); break;
+      case Initialization::Kind::uniform:
+        detail::fill_random<detail::UniformOfWords, Real>(key, 0, 1, int(size), to);
+        for (long i = 0; i < size; ++i) to[i] = (2 * to[i] - 1) * scale;
+        break;
+      case Initialization::Kind::normal:
+        normal(key, 0, 1, int(size), to);
+        for (long i = 0; i < size; ++i) to[i] *= scale;
+        break;
+    }
   }
 };
 

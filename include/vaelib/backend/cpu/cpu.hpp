@@ -8,14 +8,14 @@
 #include <vaelib/backend/cpu/nearest.hpp>
 #include <vaelib/backend/cpu/pool.hpp>
 #include <vaelib/backend/cpu/product.hpp>
-#include <vaelib/backend/host_layers.hpp>
+#include <vaelib/backend/host_codes.hpp>
 #include <vaelib/backend/shapes.hpp>
 #include <vaelib/core/functors.hpp>
 
 namespace vaelib::inline VAELIB_ABI {
 
 /// Cpu{} uses the threads that affinity and cgroup allow, Cpu{4} four. Not to be used by two threads at a time.
-class Cpu : public HostLayers<Cpu, float> {
+class Cpu : public HostCodes<Cpu, float> {
  public:
   static constexpr const char* name = "cpu";
 

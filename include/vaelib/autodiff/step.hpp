@@ -238,7 +238,7 @@ class Step {
   bool recording = false;  ///< operations leave records
   bool proposing = false;  ///< operations propose state
   Scalar<Real> beta{}, capacity{};  ///< of this step's schedules
-  Place place{};                    ///< for the schedules of layers
+  Place now{};                      ///< for the schedules of layers
   int phase = 0;                    ///< which of the model's phases this is
 
  private:

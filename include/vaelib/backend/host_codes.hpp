@@ -45,9 +45,9 @@ class HostCodes : public HostLayers<Derived, R> {
   void for_each_code(int codes, int columns, const Real* x, const std::int32_t* starts, const std::int32_t* members, const F& f) {
     constexpr int block = 32;
     const int blocks = (codes + block - 1) / block;
-    Real* sums = code_sums.at_least(long(blocks) * columns);
+    Real* rows_of_codes = code_sums.at_least(long(blocks) * columns);
     self().parallel(blocks, [&](long b) {
-      Real* sum = sums + b * columns;
+      Real* sum = rows_of_codes + b * columns;
       for (int k = int(b) * block; k < std::min(codes, int(b + 1) * block); ++k) {
         std::fill_n(sum, columns, Real(0));
         for (std::int32_t m = starts[k]; m < starts[k + 1]; ++m) add_row(columns, x + long(members[m]) * columns, sum);
@@ -107,6 +107,16 @@ class HostCodes : public HostLayers<Derived, R> {
       }
       const Real rate = 1 / vaelib::sum(sum);
       for (int j = 0; j < codes; ++j) row[j] *= rate;
+    });
+  }
+
+  /// gradient becomes scale p (gradient - sum p gradient), row by row: that of softmax(scale scores) = p.
+  void softmax_gradient(long rows, int codes, const Real* p, Real scale, Real* gradient) {
+    by_vectors(rows, [=](long r) {
+      const Real* own = p + r * codes;
+      Real *g = gradient + r * codes, mean = 0;
+      for (int j = 0; j < codes; ++j) mean += own[j] * g[j];
+      for (int j = 0; j < codes; ++j) g[j] = scale * own[j] * (g[j] - mean);
     });
   }
 

@@ -129,11 +129,11 @@ struct VectorQuantizer {
   template <class S>
   int codes_now(const S& step) const {
     if (!options.codes_in_use) return codes;
-    return std::clamp(int(std::lround(options.codes_in_use->at(step.place.step, step.place.epoch))), 1, int(codes));
+    return std::clamp(int(std::lround(options.codes_in_use->at(step.now.step, step.now.epoch))), 1, int(codes));
   }
   template <class S>
   auto scalar(S& step, const Schedule& schedule) const {
-    return step.scalar(schedule.at(step.place.step, step.place.epoch));
+    return step.scalar(schedule.at(step.now.step, step.now.epoch));
   }
 
   template <class S, class R, Shape A>
@@ -296,7 +296,7 @@ template <class S, class R>
 void VectorQuantizer<Codes>::revive(S& step, long first_row, long rows, const R* x, const R* errors, int in_use) const {
   R* n = step.propose(count);
   auto* dead = step.arena.template allocate<std::int32_t>(int(codes));
-  const int dying = options.dead.is_due(step.place) ? detail::find_dead(options.dead, in_use, n, dead) : 0;
+  const int dying = options.dead.is_due(step.now) ? detail::find_dead(options.dead, in_use, n, dead) : 0;
   const int fresh = std::max(0, codes_now(step) - in_use);
   if (dying + fresh == 0) return;
   auto* chosen = step.arena.template allocate<std::int32_t>(dying + fresh);

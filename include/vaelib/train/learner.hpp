@@ -151,7 +151,7 @@ class Learner {
     }
     step.begin(b, mode, seed, number, stream);
     step.phase = phase;
-    step.place = place;
+    step.now = place;
     step.key.ordinal = std::uint32_t(phase) << 16;  // phases draw different numbers
     step.beta = step.scalar(beta);
     step.capacity = step.scalar(capacity);

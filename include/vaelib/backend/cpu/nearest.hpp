@@ -201,6 +201,12 @@ inline void search(const SearchBlock& block) {
   search_4_lanes(block);
 }
 
+/// Whether scores are computed in bfloat16. Tests set it; nothing else may.
+inline bool& searches_in_bfloat16() {
+  static bool on = has_bfloat16();
+  return on;
+}
+
 /// |x - e|^2 in double; x alone: |x|^2.
 inline double squared_distance(int width, const float* x, const float* e = nullptr) {
   typedef float Floats __attribute__((vector_size(16), aligned(4), may_alias));
@@ -227,7 +233,7 @@ class NearestCodes {
 
   NearestCodes(Pool& p, Workspace& w, long n, int k, int d, const float* vectors, const float* table, std::int32_t* out)
       : pool(p), workspace(w), rows(n), count(k), width(d), x(vectors), codes(table), index(out) {
-    pairs = kernels()->lanes == 16 && has_bfloat16();
+    pairs = kernels()->lanes == 16 && searches_in_bfloat16();
     steps = pairs ? (d + 1) / 2 : d;
     // a part of the codes: packed, it takes less than a hundredth of the distances, or fits into the second-level cache
     const long most = std::max(1L << 16, rows * count / 160) / std::max(1, steps);

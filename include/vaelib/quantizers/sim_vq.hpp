@@ -1,0 +1,103 @@
+// SimVQ: the codes are a fixed random table times a learned matrix, so that every code moves whenever one is used; Zhu et al. 2024,
+// "Addressing representation collapse in vector quantized models with one linear layer".
+//
+//   e = C W      C: K x D drawn once, N(0, 1/D)      W: D x D learned
+//   loss = commitment mean (x - sg(q))^2 + mean (sg(x) - q)^2
+#pragma once
+
+#include <vaelib/quantizers/quantizer.hpp>
+#include <vaelib/schedules/schedule.hpp>
+
+#include <cmath>
+
+namespace vaelib::inline VAELIB_ABI {
+
+struct SimVqOptions {
+  GradientEstimator gradient = GradientEstimator::straight_through;
+  Schedule commitment = 0.25f;
+};
+
+template <int Codes>
+struct SimVq {
+  static_assert(Codes == dynamic || Codes > 0, "vaelib: a codebook has at least one code");
+  SimVqOptions options{};
+  [[no_unique_address]] Extent<Codes> codes{};
+  int width = 0;
+  State table{}, batch_count{};  ///< C; how many vectors of the last batch chose each code
+  Parameter weight{};
+
+  int code_count() const { return codes; }
+  static constexpr int per_vector() { return 1; }
+  [[gnu::cold]] void build(Shape in) {
+    width = in.channels;
+    if (int(codes) < 1 || width < 1) fail("vaelib: a codebook has at least one code of one number, found ", int(codes), " of ", width);
+    table = {int(codes) * width, 0};
+    table.columns = width;
+    table.initial = normal(1 / std::sqrt(float(width)));
+    batch_count = {int(codes), 0};
+    weight = {{width, width}, initialize(Initializer::torch, width, width), Layout::linear};
+  }
+  void fields(auto&& f) {
+    f("table", table);
+    f("weight", weight);
+    f("batch_count", batch_count);
+  }
+
+  template <class S, class R, Shape A>
+  auto quantize(S& step, Var<R, A> x) const {
+    const long rows = vector_count(x), count = x.size();
+    const R* e = codebook(step);
+    auto* index = step.arena.template allocate<std::int32_t>(rows);
+    R *q = step.arena.template allocate<R>(count), *errors = step.arena.template allocate<R>(rows);
+    step.backend.nearest_codes(rows, codes, width, x.value(), e, index);
+    step.backend.gather_rows(rows, width, e, index, q);
+    step.backend.squared_errors(rows, width, x.value(), q, errors);
+    double squares = 0;
+    for (long r = 0; r < rows; ++r) squares += double(errors[r]);
+    const double mean_square = count > 0 ? squares / double(count) : 0.0;
+    auto [values, loss] = detail::pass_through(step, x, q, options.gradient, step.scalar(options.commitment.at(step.now.step, step.now.epoch)), mean_square);
+    if (R* counted = step.propose(batch_count)) {
+      std::fill_n(counted, int(codes), R(0));
+      for (long r = 0; r < rows; ++r) counted[index[r]] += 1;
+    }
+    return Quantized<Var<R, A>, Var<R, Shape{1}>>{values, index, rows, add(step, loss, table_loss(step, x, q, index, mean_square)), detail::known(step, mean_square)};
+  }
+
+  template <Shape A, class S>
+  auto lookup(S& step, const RowSpace* space, Shape shape, const std::int32_t* index) const {
+    auto y = step.template variable<A>(space, shape, false);
+    detail::check_codes(vector_count(y), index, codes);
+    step.backend.gather_rows(vector_count(y), width, codebook(step), index, y.value());
+    return y;
+  }
+
+  /// e, in memory of the step.
+  template <class S>
+  auto codebook(S& step) const {
+    using R = typename S::Real;
+    R* e = step.arena.template allocate<R>(table.size());
+    step.backend.product(int(codes), width, width, MatrixView<R>{step.value(table), width, 1}, MatrixView<R>{step.value(weight), width, 1}, e, false);
+    return e;
+  }
+
+ private:
+  /// mean (sg(x) - q)^2; dW = C_chosen^T 2 (q - x) / (N D)
+  template <class S, class R, Shape A>
+  auto table_loss(S& step, Var<R, A> x, const R* q, const std::int32_t* index, double mean_square) const {
+    auto loss = step.template variable<Shape{1}>(step.single(), Shape{1}, step.needs_gradient(weight));
+    *loss.value() = R(mean_square);
+    const long rows = vector_count(x);
+    if (loss.needs_gradient() && rows > 0)
+      step.record({loss.node}, [=, leaf = weight, given = table, d = width](S& s) {
+        const auto t = s.target(leaf);
+        const auto scratch = s.scratch(2 * rows * d);
+        R *chosen = scratch.data, *pull = chosen + rows * d;
+        s.backend.gather_rows(rows, d, s.value(given), index, chosen);
+        s.backend.pull_gradient(rows * d, q, x.value(), 2 * *s.gradient(loss) / R(x.size()), static_cast<const R*>(nullptr), {pull});
+        s.backend.product(d, d, rows, MatrixView<R>{chosen, 1, d}, MatrixView<R>{pull, d, 1}, t.data, t.add);
+      });
+    return loss;
+  }
+};
+
+}  // namespace vaelib::inline VAELIB_ABI

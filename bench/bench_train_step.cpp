@@ -1,6 +1,6 @@
 // The time of one training step: forward, backward, Adam.
 //
-//   bench_train_step [--threads N] [flags of Google Benchmark]      train_step/fc, train_step/conv28, train_step/conv64
+//   bench_train_step [--threads N] [flags of Google Benchmark]      train_step/fc, ... conv28, conv64, vq
 //   bench_train_step [--threads N] --worker NAME --weights FILE --inputs FILE      a contestant of compare.py
 //
 // As a worker it talks as peers/worker.py says, and knows two commands more: `peak` measures the multiply-adds that the
@@ -68,6 +68,7 @@ int run_benchmarks(const Options& options, int count, char** rest) {
   add_benchmark<Fc>(options.threads);
   add_benchmark<Conv28>(options.threads);
   add_benchmark<Conv64>(options.threads);
+  add_benchmark<Vq>(options.threads);
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
   return 0;
@@ -100,7 +101,11 @@ class Worker {
   }
   /// The weights and images that all contestants start from.
   void give(Training<Workload>& fresh) const {
-    load(options.weights, fresh.learner.weights);
+    if constexpr (requires { fresh.learner.weights.model.quantizer; }) {
+      load_part(options.weights, fresh.learner.weights, {"encoder.", "quantizer.codebook", "decoder."});
+    } else {
+      load(options.weights, fresh.learner.weights);
+    }
     inputs.read("input", fresh.images);
   }
   std::string run(long count) {
@@ -112,14 +117,16 @@ class Worker {
   std::string losses() const {
     constexpr int steps = 10, noise_of_step = Workload::batch * Workload::latent;
     std::vector<float> noise(steps * noise_of_step);
-    inputs.read("noise", noise);
+    if (noise_of_step > 0) inputs.read("noise", noise);
     Training<Workload> fresh(options.threads);
     give(fresh);
-    auto& latent = fresh.learner.weights.model.latent;
-    latent.logvar_limit = 1e6f;  // the peers do not clamp
+    auto& model = fresh.learner.weights.model;
     std::string all;
     for (int i = 0; i < steps; ++i) {
-      latent.noise = noise.data() + i * noise_of_step;
+      if constexpr (requires { model.latent; }) {
+        model.latent.logvar_limit = 1e6f;  // the peers do not clamp
+        model.latent.noise = noise.data() + i * noise_of_step;
+      }
       all += (i ? " " : "") + number(fresh.step());
     }
     return all;
@@ -140,8 +147,8 @@ bool serve(const Options& options) {
 }
 
 int run_worker(const Options& options) {
-  if (serve<Fc>(options) || serve<Conv28>(options) || serve<Conv64>(options)) return 0;
-  fail("--worker ", options.worker, ": expected fc, conv28 or conv64");
+  if (serve<Fc>(options) || serve<Conv28>(options) || serve<Conv64>(options) || serve<Vq>(options)) return 0;
+  fail("--worker ", options.worker, ": expected fc, conv28, conv64 or vq");
 }
 
 /// Takes the program's own options out of the arguments; what is left is Google Benchmark's.

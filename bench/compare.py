@@ -51,6 +51,20 @@ def conv(name, inputs, outputs, extent):
     return Layer(name, (outputs, inputs, 4, 4), outputs, (extent // 2) ** 2 * 16 * inputs * outputs)
 
 
+def same_conv(name, inputs, outputs, extent, kernel):
+    """kernel x kernel filters at stride 1 that keep the extent."""
+    return Layer(name, (outputs, inputs, kernel, kernel), outputs, extent**2 * kernel**2 * inputs * outputs)
+
+
+def residual(name, channels, hidden, extent):
+    return [same_conv(f"{name}.body.1", channels, hidden, extent, 3), same_conv(f"{name}.body.3", hidden, channels, extent, 1)]
+
+
+def codebook(name, codes, width, vectors):
+    """A table without bias; its products are the distances, which need no gradient: a third of a layer's."""
+    return Layer(name, (codes, width), 0, vectors * codes * width / 3)
+
+
 def conv_transpose(name, inputs, outputs, extent):
     return Layer(name, (inputs, outputs, 4, 4), outputs, extent**2 * 16 * inputs * outputs)
 
@@ -69,9 +83,11 @@ class Workload:
         weights, inputs = {}, {}
         for layer in self.layers:
             bound = math.prod(layer.weight[1:]) ** -0.5
-            for kind, shape in (("weight", layer.weight), ("bias", (layer.outputs,))):
-                values = (generator.uniform(-bound, bound) for _ in range(math.prod(shape)))
-                weights[f"{layer.name}.{kind}"] = (shape, array.array("f", values))
+            tensors = {f"{layer.name}.weight": layer.weight, f"{layer.name}.bias": (layer.outputs,)}
+            if not layer.outputs:
+                tensors, bound = {layer.name: layer.weight}, 1
+            for name, shape in tensors.items():
+                weights[name] = (shape, array.array("f", (generator.uniform(-bound, bound) for _ in range(math.prod(shape)))))
         shape = (self.batch, *self.shape)
         inputs["input"] = (shape, array.array("f", (generator.random() for _ in range(math.prod(shape)))))
         shape = (10, self.batch, self.latent)
@@ -94,6 +110,13 @@ WORKLOADS = {
         linear("encoder.9", 4096, 256), linear("decoder.0", 128, 4096),
         conv_transpose("decoder.3", 256, 128, 4), conv_transpose("decoder.5", 128, 64, 8),
         conv_transpose("decoder.7", 64, 32, 16), conv_transpose("decoder.9", 32, 3, 32),
+    ]),
+    "vq": Workload(64, (32, 32, 3), 1, [
+        conv("encoder.0", 3, 64, 32), conv("encoder.2", 64, 128, 16), same_conv("encoder.4", 128, 128, 8, 3),
+        *residual("encoder.5", 128, 32, 8), *residual("encoder.6", 128, 32, 8), same_conv("encoder.8", 128, 64, 8, 1),
+        codebook("quantizer.codebook", 512, 64, 64), same_conv("decoder.0", 64, 128, 8, 3),
+        *residual("decoder.1", 128, 32, 8), *residual("decoder.2", 128, 32, 8),
+        conv_transpose("decoder.4", 128, 64, 8), conv_transpose("decoder.6", 64, 3, 16),
     ]),
 }
 
@@ -192,7 +215,7 @@ def line_up(stack, workload, weights, inputs, options, have):
         library = full_speed_library(options.build)
         if library:
             enter(FULL_SPEED, *peer("torch_step.py"), preload=library)
-    if "jax" in have:
+    if "jax" in have and workload != "vq":  # not written in JAX
         enter("JAX jit", *peer("jax_step.py"))
     return contestants
 

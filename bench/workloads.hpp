@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string_view>
+#include <vaelib/models/vq_vae.hpp>
 #include <vaelib/vae.hpp>
 
 namespace bench {
@@ -75,6 +76,24 @@ struct Conv64 {
       Sequential<Shape{latent}, Linear<4096>, ReLU, Reshape<Shape{4, 4, 256}>, ConvTranspose2d<128, 4, 2, 1>, ReLU,
                  ConvTranspose2d<64, 4, 2, 1>, ReLU, ConvTranspose2d<32, 4, 2, 1>, ReLU, ConvTranspose2d<3, 4, 2, 1>>;
   using Model = Vae<Encoder, Latent<latent>, Decoder, FixedGaussian>;
+};
+
+/// Two strided convolutions and two residual blocks each way, 8 x 8 codes out of 512 that learn by moving averages, squared error.
+struct Vq {
+  static constexpr std::string_view name = "vq";
+  static constexpr int batch = 64, latent = 0;
+  static constexpr double constant = 0;
+  static constexpr long block = 64 * (9 * 128 * 32 + 32 * 128);
+  static constexpr long products[] = {
+      16 * 16 * 16 * 3 * 64, 8 * 8 * 16 * 64 * 128, 64 * 9 * 128 * 128, block, block, 64 * 128 * 64, 64 * 512 * 64 / 3,  // the search is forward only
+      64 * 9 * 64 * 128,     block,                 block,              8 * 8 * 16 * 128 * 64, 16 * 16 * 16 * 64 * 3};
+
+  using Block = Residual<ReLU, Conv2d<32, 3, 1, 1>, ReLU, Conv2d<128, 1>>;
+  using Encoder = Sequential<Shape{32, 32, 3}, Conv2d<64, 4, 2, 1>, ReLU, Conv2d<128, 4, 2, 1>, ReLU, Conv2d<128, 3, 1, 1>, Block, Block, ReLU, Conv2d<64, 1>>;
+  using Decoder = Sequential<Shape{8, 8, 64}, Conv2d<128, 3, 1, 1>, Block, Block, ReLU, ConvTranspose2d<64, 4, 2, 1>, ReLU, ConvTranspose2d<3, 4, 2, 1>>;
+  struct Model : VqVae<Encoder, VectorQuantizer<512>, Decoder> {
+    Model() { quantizer.options = {.start = CodebookStart::normal, .dead = never_replaced}; }  // what the peers do
+  };
 };
 
 /// Floating point operations of a step: each layer's product forward, for the gradient of its weights and, the first

@@ -1,6 +1,6 @@
 """One training step of the workloads in PyTorch: forward, backward, Adam. Run by compare.py; see worker.py.
 
-    python3 torch_step.py fc|conv28|conv64 WEIGHTS INPUTS
+    python3 torch_step.py fc|conv28|conv64|vq WEIGHTS INPUTS
 """
 
 import sys
@@ -53,6 +53,60 @@ def conv64():
     return Vae([*encoder, nn.Flatten(), nn.Linear(4096, 256)], decoder[:-1], functional.mse_loss)
 
 
+class Residual(nn.Module):
+    def __init__(self, channels, hidden):
+        super().__init__()
+        self.body = nn.Sequential(nn.ReLU(), nn.Conv2d(channels, hidden, 3, 1, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 1))
+
+    def forward(self, x):
+        return x + self.body(x)
+
+
+class Quantizer(nn.Module):
+    """Nearest codes, moving averages of them, commitment 1/4, straight-through gradient."""
+
+    def __init__(self, codes, width):
+        super().__init__()
+        self.register_buffer("codebook", torch.zeros(codes, width))
+        self.register_buffer("count", torch.ones(codes), persistent=False)
+        self.sum = None
+
+    def forward(self, z):
+        batch, width, height, columns = z.shape
+        flat = z.permute(0, 2, 3, 1).reshape(-1, width)
+        with torch.no_grad():
+            if self.sum is None:
+                self.sum = self.codebook.clone()
+            codes = self.codebook.shape[0]
+            index = torch.addmm((self.codebook * self.codebook).sum(1), flat, self.codebook.t(), alpha=-2).argmin(1)
+            quantized = functional.embedding(index, self.codebook)
+            chosen = functional.one_hot(index, codes).float()
+            self.count.mul_(0.99).add_(chosen.sum(0), alpha=0.01)
+            self.sum.mul_(0.99).add_(chosen.t() @ flat, alpha=0.01)
+            total = self.count.sum()
+            self.codebook.copy_(self.sum / ((self.count + 1e-5) / (total + codes * 1e-5) * total)[:, None])
+        straight = flat + (quantized - flat).detach()
+        return straight.view(batch, height, columns, width).permute(0, 3, 1, 2), 0.25 * functional.mse_loss(flat, quantized)
+
+
+class Vq(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, 64, 4, 2, 1), nn.ReLU(), nn.Conv2d(64, 128, 4, 2, 1), nn.ReLU(), nn.Conv2d(128, 128, 3, 1, 1),
+            Residual(128, 32), Residual(128, 32), nn.ReLU(), nn.Conv2d(128, 64, 1),
+        )
+        self.quantizer = Quantizer(512, 64)
+        self.decoder = nn.Sequential(
+            nn.Conv2d(64, 128, 3, 1, 1), Residual(128, 32), Residual(128, 32), nn.ReLU(),
+            nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(64, 3, 4, 2, 1),
+        )
+
+    def forward(self, x, noise=None):
+        quantized, commitment = self.quantizer(self.encoder(x))
+        return functional.mse_loss(self.decoder(quantized), x) + commitment
+
+
 def read(path):
     tensors = worker.read(path).items()
     return {name: torch.frombuffer(values, dtype=torch.float32).reshape(shape).clone() for name, (shape, values) in tensors}
@@ -68,7 +122,7 @@ def main():
         x = x.permute(0, 3, 1, 2).contiguous()
 
     def fresh():
-        model = {"fc": fc, "conv28": conv28, "conv64": conv64}[workload]()
+        model = {"fc": fc, "conv28": conv28, "conv64": conv64, "vq": Vq}[workload]()
         model.load_state_dict(weights)
         return model, torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 

@@ -26,13 +26,16 @@ endfunction()
 
 add_custom_target(vaelib_programs)  # all examples and benchmarks
 
-# vaelib_programs_of_folder([LINK <target>...]): one program a .cpp file of this folder, one a subfolder that holds .cpp files.
+# vaelib_programs_of_folder([LINK <target>...]): one program a .cpp file of this folder, one a subfolder with a main.cpp.
 function(vaelib_programs_of_folder)
   cmake_parse_arguments(PARSE_ARGV 0 folder "" "" "LINK")
   file(GLOB entries CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/*")
   foreach(entry IN LISTS entries)
     if(IS_DIRECTORY "${entry}")
       file(GLOB sources CONFIGURE_DEPENDS "${entry}/*.cpp")
+      if(NOT "${entry}/main.cpp" IN_LIST sources)
+        set(sources "")
+      endif()
     else()
       file(GLOB sources CONFIGURE_DEPENDS "${entry}")
       list(FILTER sources INCLUDE REGEX "[.]cpp$")

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <vaelib/data/image_folder.hpp>
+#include <vaelib/data/shapes.hpp>
 
 #include <cmath>
 #include <memory>

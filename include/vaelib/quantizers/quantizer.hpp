@@ -15,6 +15,7 @@
 #pragma once
 
 #include <vaelib/autodiff/operations.hpp>
+#include <vaelib/backend/shapes.hpp>
 
 #include <cstdint>
 

@@ -1,0 +1,68 @@
+// vqvae: trains vector-quantized autoencoders on images, and uses them. `vqvae --help` lists the commands.
+#include "../quantized/command_line.hpp"
+#include "../quantized/commands.hpp"
+
+namespace {
+
+using namespace vqvae;
+
+constexpr const char* examples = R"(
+Examples:
+  vqvae train                                        colour scenes, made on the fly
+  vqvae train --train-dir photos --crops --image-size 64 --model-name photos
+  vqvae reconstruct --model-path runs/vqvae/vqvae.safetensors
+  vqvae encode --model-path runs/vqvae/vqvae.safetensors --output codes.npy)";
+
+int run(int argc, char** argv) {
+  CLI::App app("vqvae trains vector-quantized autoencoders on images, and uses them.", "vqvae");
+  app.footer(examples);
+  app.set_version_flag("--version", "vqvae " VAELIB_VERSION, "print the version");
+  Options options;
+  UseOptions u;
+  auto* train_command = app.add_subcommand("train", "train a model; writes it, a report and pictures");
+  each_option(options, [&](const char* name, const char* help, auto& member, const char* group) {
+    const std::string flag = std::string("--") + name;
+    if constexpr (std::is_same_v<std::remove_reference_t<decltype(member)>, bool>) {
+      train_command->add_flag(flag, member, help)->group(group);
+    } else {
+      train_command->add_option(flag, member, help)->group(group)->capture_default_str()->take_last();
+    }
+  });
+  const struct {
+    const char *name, *help;
+    bool images, output;
+  } commands[] = {{"reconstruct", "draw test images, and below each row what the model makes of it", true, true},
+                  {"encode", "write the codes of images (or, with --latents, the quantized vectors) as .npy", true, true},
+                  {"decode", "draw the images of codes out of a .npy file", false, true}};
+  for (const auto& c : commands) {
+    auto* sub = app.add_subcommand(c.name, c.help);
+    sub->add_option("--model-path", u.model_path, "MODEL.safetensors of vqvae train")->required();
+    sub->add_option("--output", u.output, "file to write [beside the model]");
+    sub->add_option("--threads", u.threads, "0: as many as this process may use");
+    if (c.images) {
+      sub->add_option("--data-dir", u.data_dir, "a folder of photographs [the test images of the training]");
+      sub->add_option("--image-size", u.image_size, "has to be that of the model");
+      sub->add_option("--count", u.count, "images");
+    }
+    if (std::string(c.name) == "encode") sub->add_flag("--latents", u.latents, "the quantized vectors, for a later model");
+    if (std::string(c.name) == "decode") sub->add_option("--codes", u.data, "FILE.npy: images x height x width x codes of a vector")->required();
+  }
+  if (!parse(app, argc, argv)) return 0;
+  const auto* chosen = app.get_subcommands().front();
+  u.command = chosen->get_name();
+  if (chosen != train_command) {
+    use(u);
+    return 0;
+  }
+  std::set<std::string> given;
+  for (const auto* option : train_command->get_options())
+    if (option->count() > 0) given.insert(option->get_lnames().front());
+  resolve(options, given);
+  return train(options);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return vqvae::run_program("vqvae", [&] { return run(argc, argv); });
+}

@@ -56,7 +56,7 @@ struct Product {
   MatrixView<Real> right(const std::vector<Real>& of) const {
     return {of.data(), turned_b ? 1 : n, turned_b ? k : 1};
   }
-  std::vector<float> run(Pool& pool, const Precision& precision = bfloat16, float before = 0) const {
+  std::vector<float> run(Pool& pool, const Precision& precision = bfloat16_precision, float before = 0) const {
     std::vector<float> c(static_cast<std::size_t>(m * n), before);
     Workspace workspace;
     precision.product(pool, workspace, m, n, k, left(a), right(b), c.data(), n, before != 0, {});
@@ -95,9 +95,9 @@ struct Convolution {
   Results run(Pool& pool, bool add = false, float before = 1e30f) const {
     Results r{std::vector<float>(y.size(), before), std::vector<float>(x.size(), before), std::vector<float>(weight.size(), before)};
     Workspace workspace;
-    bfloat16.convolution(pool, workspace, s, images, x.data(), weight.data(), r.forward.data(), add, {});
-    bfloat16.convolution_adjoint(pool, workspace, s, images, y.data(), weight.data(), r.adjoint.data(), add, {});
-    bfloat16.convolution_weight_gradient(pool, workspace, s, images, x.data(), y.data(), r.gradient.data(), add);
+    bfloat16_precision.convolution(pool, workspace, s, images, x.data(), weight.data(), r.forward.data(), add, {});
+    bfloat16_precision.convolution_adjoint(pool, workspace, s, images, y.data(), weight.data(), r.adjoint.data(), add, {});
+    bfloat16_precision.convolution_weight_gradient(pool, workspace, s, images, x.data(), y.data(), r.gradient.data(), add);
     return r;
   }
   /// The oracle's results for the rounded operands.
@@ -166,7 +166,7 @@ TEST_CASE("a product of bfloat16 is that of the rounded operands, with sums in f
         Oracle().product(m, n, k, p.left(a), p.right(b), expected.data(), false);
         for_each_kernels([&] {
           CHECK(largest_error(p.run(pool), expected) < 1e-6 + 5e-8 * double(k));
-          CHECK(largest_error(p.run(pool, bfloat16, 0.5f), expected, 0.5) < 1e-6 + 5e-8 * double(k));
+          CHECK(largest_error(p.run(pool, bfloat16_precision, 0.5f), expected, 0.5) < 1e-6 + 5e-8 * double(k));
         });
       }
 }
@@ -248,19 +248,19 @@ TEST_CASE("bfloat16: nothing to add up, and what is not finite") {
   Pool pool(2);
   Workspace workspace;
   std::vector<float> c(6, 7.0f);
-  bfloat16.product(pool, workspace, 2, 3, 0, {nullptr, 0, 1}, {nullptr, 3, 1}, c.data(), 3, true, {});
+  bfloat16_precision.product(pool, workspace, 2, 3, 0, {nullptr, 0, 1}, {nullptr, 3, 1}, c.data(), 3, true, {});
   CHECK(c == std::vector<float>(6, 7.0f));
-  bfloat16.product(pool, workspace, 2, 3, 0, {nullptr, 0, 1}, {nullptr, 3, 1}, c.data(), 3, false, {});
+  bfloat16_precision.product(pool, workspace, 2, 3, 0, {nullptr, 0, 1}, {nullptr, 3, 1}, c.data(), 3, false, {});
   CHECK(c == std::vector<float>(6, 0.0f));
   std::vector<float> gradient(16 * 32, 7.0f);
-  bfloat16.convolution_weight_gradient(pool, workspace, samples[0], 0, nullptr, nullptr, gradient.data(), false);
+  bfloat16_precision.convolution_weight_gradient(pool, workspace, samples[0], 0, nullptr, nullptr, gradient.data(), false);
   CHECK(gradient == std::vector<float>(16 * 32, 0.0f));
 
   const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
   for_each_kernels([&] {  // rows: a NaN, infinity, beyond the largest bfloat16, all right
     const float a[] = {nan, 1, 1, 1, infinity, 1, 3.4e38f, 0, 0, 1, 2, 3}, b[] = {1, 1, 1};
     float y[4];
-    bfloat16.product(pool, workspace, 4, 1, 3, {a, 3, 1}, {b, 1, 1}, y, 1, false, {});
+    bfloat16_precision.product(pool, workspace, 4, 1, 3, {a, 3, 1}, {b, 1, 1}, y, 1, false, {});
     CHECK(std::isnan(y[0]));
     CHECK(y[1] == infinity);
     CHECK(y[2] == infinity);
@@ -276,9 +276,9 @@ TEST_CASE("a second product or convolution of bfloat16 takes no more memory") {
   std::vector<float> out(64 * 300), y(c.y.size()), gradient(c.weight.size());
   std::size_t size = 0;
   for (int repeat = 0; repeat < 2; ++repeat) {
-    bfloat16.product(pool, workspace, p.m, p.n, p.k, p.left(p.a), p.right(p.b), out.data(), p.n, false, {});
-    bfloat16.convolution(pool, workspace, c.s, c.images, c.x.data(), c.weight.data(), y.data(), false, {});
-    bfloat16.convolution_weight_gradient(pool, workspace, c.s, c.images, c.x.data(), c.y.data(), gradient.data(), false);
+    bfloat16_precision.product(pool, workspace, p.m, p.n, p.k, p.left(p.a), p.right(p.b), out.data(), p.n, false, {});
+    bfloat16_precision.convolution(pool, workspace, c.s, c.images, c.x.data(), c.weight.data(), y.data(), false, {});
+    bfloat16_precision.convolution_weight_gradient(pool, workspace, c.s, c.images, c.x.data(), c.y.data(), gradient.data(), false);
     if (repeat == 0) size = workspace.size();
   }
   CHECK(workspace.size() == size);

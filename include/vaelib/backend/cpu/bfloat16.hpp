@@ -1,7 +1,7 @@
 // Products and convolutions of bfloat16 with sums in float, which is what "mixed precision" means on a processor:
 //
 //   #include <vaelib/backend/cpu/bfloat16.hpp>
-//   Learner learner(model, Adam{}, Cpu(4, bfloat16));
+//   Learner learner(model, Adam{}, Cpu(4, bfloat16_precision));
 //
 // Both operands are rounded to bfloat16 (the upper half of a float: 8 bits of exponent and 8 of precision), to nearest,
 // ties to even; NaN stays NaN. Their products are added up in float. Everything else stays float: weights, what layers
@@ -308,7 +308,7 @@ inline void convolution_weight_gradient_of_pairs(Pool& pool, Workspace& workspac
 }  // namespace cpu
 
 /// See the head of this file.
-inline constexpr Precision bfloat16{"bfloat16", cpu::detail::product_of_pairs, cpu::detail::convolution_of_pairs,
+inline constexpr Precision bfloat16_precision{"bfloat16", cpu::detail::product_of_pairs, cpu::detail::convolution_of_pairs,
                                     cpu::detail::convolution_adjoint_of_pairs,
                                     cpu::detail::convolution_weight_gradient_of_pairs};
 

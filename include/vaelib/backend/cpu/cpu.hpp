@@ -13,7 +13,7 @@
 namespace vaelib::inline VAELIB_ABI {
 
 /// Cpu{} uses the threads that affinity and cgroup allow, Cpu{4} four. Not to be used by two threads at a time.
-/// Cpu{4, bfloat16} computes products and convolutions in bfloat16: see bfloat16.hpp.
+/// Cpu{4, bfloat16_precision} computes products and convolutions in bfloat16: see bfloat16.hpp.
 class Cpu : public HostCodes<Cpu, float> {
  public:
   static constexpr const char* name = "cpu";

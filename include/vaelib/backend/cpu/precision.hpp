@@ -9,7 +9,7 @@
 
 namespace vaelib::inline VAELIB_ABI {
 
-/// A value that brings its code with it: a program that does not name bfloat16 does not compile it.
+/// A value that brings its code with it: a program that does not name bfloat16_precision does not compile it.
 struct Precision {
   const char* name;
   void (*product)(cpu::Pool&, cpu::Workspace&, long m, int n, long k, cpu::Matrix a, cpu::Matrix b, float* c, long ldc,

@@ -28,243 +28,6 @@
 // The processor: packed products and convolutions, vectorised loops, one pool of threads.
 
 #include <memory>
-// Convolution of images with channels last, its adjoint and the gradient of its weight, as products without a matrix of
-// windows.
-//
-//   y[o, :] (+)= sum over kernel position d of x[o * stride + d - padding, :] weight[d]        (here in one dimension)
-//
-// Every output is summed in one order that depends on the shape alone: the same bits for any number of threads and any
-// split of the batch.
-
-#include <algorithm>
-// The adjoint of a convolution: the gradient of its input, and the forward pass of a transposed convolution.
-//
-//   x[i, :] (+)= sum over outputs o and kernel positions d with o * stride + d - padding = i of weight[d] y[o]
-//
-// The pixels of x fall into stride x stride phases. Those of one phase are touched by the same kernel positions only,
-// so each phase is a small convolution of stride 1 over y: no multiplication by zero, and every pixel is finished at
-// once. With few channels (an image's colours) that would leave the vectors nearly empty; then all kernel positions are
-// columns of one product instead, and its rows are added into x in a fixed order.
-
-#include <algorithm>
-#include <utility>
-// C (m x n) = or += A (m x k) B (k x n), in float.
-//
-// Every element of C is summed in one order that depends on k alone: blocks of 256 are chains of fused multiply-adds
-// and are added one after another; from k = 1024 on, sums of longer parts of k are added in turn, so that a product
-// with few outputs and a great depth (the gradient of a weight over many rows) can be shared out as well. Hence the
-// same bits for any number of threads, any split of the rows, and any place in the matrix.
-//
-// With the macro VAELIB_CBLAS defined, product() is cblas_sgemm of OpenBLAS on fixed blocks of C instead, OpenBLAS set
-// to one thread; splitting the rows may then change bits.
-
-#include <algorithm>
-#include <cstring>
-// The inner loops of every product and convolution: 6 rows x a few vectors of C stay in registers while the depth runs.
-//
-//   C (rows x columns) = or += sum over p of A(i, p) B(p, j)
-//
-// An element of C is one chain of fused multiply-adds over p, whatever the rows around it, its place in a tile or the
-// width of the vectors. Where the processor has no fused multiply-add, the products are rounded first.
-//
-// Written in the vector extensions of GCC and Clang, once for every width. The best width is chosen at run time, so
-// that a program needs no compiler flags.
-
-#include <algorithm>
-// The version of the library, and the name of its inline namespace.
-//
-// Two translation units of one program may be compiled for different processors (-march). Their inline functions then
-// differ, and the linker would keep an arbitrary one; so the widest instruction set of a unit is part of every name.
-
-#define VAELIB_VERSION_MAJOR 0
-#define VAELIB_VERSION_MINOR 1
-#define VAELIB_VERSION_PATCH 0
-#define VAELIB_VERSION "0.1.0"
-
-#if defined(__AVX512F__)
-#define VAELIB_ABI v0_avx512
-#elif defined(__AVX2__) && defined(__FMA__)
-#define VAELIB_ABI v0_avx2
-#elif defined(__AVX__)
-#define VAELIB_ABI v0_avx
-#elif defined(__SSE4_1__)
-#define VAELIB_ABI v0_sse4
-#else
-#define VAELIB_ABI v0
-#endif
-
-namespace vaelib::inline VAELIB_ABI {
-namespace cpu {
-
-/// The depth of one block: 256 x 16 floats of B are half of a 32 KB first-level cache. Blocks are added to C one after
-/// another, so this number is part of the order of summation and the same for all widths.
-inline constexpr int block_depth = 256;
-inline constexpr int tile_rows = 6;
-
-/// One block of depth. Element (i, p) of A lies at a + a_rows[i] + a_steps[p], so that A may be a matrix, a transposed
-/// one, or the windows of an image where they are. (The table of steps costs nothing: a tile has loads to spare.)
-/// B is packed in panels (see pack.hpp) of all `k` rows, of which this block takes those from `k_begin`.
-struct Block {
-  const float* a;
-  const long* a_rows;
-  const int* a_steps;
-  int depth;
-  const float* b;
-  long k, k_begin;
-  float* c;
-  const long* c_rows;  // row i of C lies at c + c_rows[i]
-  int rows, columns;
-  bool add;
-};
-
-namespace detail {
-
-/// Steps of a matrix whose elements of the depth are `Apart` floats apart.
-template <int Apart>
-struct Steps {
-  int steps[block_depth];
-  constexpr Steps() : steps() {
-    for (int p = 0; p < block_depth; ++p) steps[p] = p * Apart;
-  }
-};
-inline constexpr Steps<1> consecutive;
-
-template <int Lanes>
-struct VectorOf {
-  typedef float Aligned __attribute__((vector_size(Lanes * sizeof(float)), may_alias));
-  typedef float Unaligned __attribute__((vector_size(Lanes * sizeof(float)), may_alias, aligned(sizeof(float))));
-};
-
-template <int Lanes, int Vectors>
-[[gnu::always_inline]] inline void tile(const Block& block, const float* const (&a)[tile_rows], const float* b,
-                                        float* const (&c)[tile_rows], int width) {
-  using Vector = typename VectorOf<Lanes>::Aligned;
-  using Unaligned = typename VectorOf<Lanes>::Unaligned;
-  Vector sum[tile_rows][Vectors] = {};
-  const int* steps = block.a_steps;
-  for (const int* end = steps + block.depth; steps != end; ++steps, b += Vectors * Lanes) {
-    const long at = *steps;
-    Vector values[Vectors];
-#pragma GCC unroll 4
-    for (int j = 0; j < Vectors; ++j) values[j] = *reinterpret_cast<const Vector*>(b + j * Lanes);
-#pragma GCC unroll 6
-    for (int i = 0; i < tile_rows; ++i) {
-      const Vector factor = a[i][at] - Vector{};
-#pragma GCC unroll 4
-      for (int j = 0; j < Vectors; ++j) sum[i][j] += factor * values[j];
-    }
-  }
-  if (width == Vectors * Lanes) {
-#pragma GCC unroll 6
-    for (int i = 0; i < tile_rows; ++i)
-#pragma GCC unroll 4
-      for (int j = 0; j < Vectors; ++j) {
-        Unaligned& out = *reinterpret_cast<Unaligned*>(c[i] + j * Lanes);
-        out = block.add ? out + sum[i][j] : sum[i][j];
-      }
-    return;
-  }
-  float edge[tile_rows][Vectors * Lanes];
-#pragma GCC unroll 6
-  for (int i = 0; i < tile_rows; ++i)
-#pragma GCC unroll 4
-    for (int j = 0; j < Vectors; ++j) *reinterpret_cast<Unaligned*>(edge[i] + j * Lanes) = sum[i][j];
-  for (int i = 0; i < tile_rows; ++i)
-    for (int j = 0; j < width; ++j) c[i][j] = block.add ? c[i][j] + edge[i][j] : edge[i][j];
-}
-
-/// All rows of one panel. Missing rows of the last tile repeat its first one and are thrown away: on current processors
-/// fewer rows would not be faster, for the additions of a chain have to wait for each other.
-template <int Lanes, int Vectors>
-[[gnu::always_inline]] inline void panel(const Block& block, const float* b, float* c, int width) {
-  for (int first = 0; first < block.rows; first += tile_rows) {
-    const float* a_row[tile_rows];
-    float* c_row[tile_rows];
-    float unused[Vectors * Lanes];
-#pragma GCC unroll 6
-    for (int i = 0; i < tile_rows; ++i) {
-      const bool present = first + i < block.rows;
-      a_row[i] = block.a + block.a_rows[present ? first + i : first];
-      c_row[i] = present ? c + block.c_rows[first + i] : unused;
-    }
-    if (first + tile_rows > block.rows && block.add) std::fill(unused, unused + Vectors * Lanes, 0.0f);
-    tile<Lanes, Vectors>(block, a_row, b, c_row, width);
-  }
-}
-
-template <int Lanes>
-inline constexpr int panel_columns = Lanes*(Lanes >= 16 ? 4 : 2);
-
-/// The whole block: panel by panel, so that a panel of B stays in the first-level cache while the rows go by.
-template <int Lanes>
-[[gnu::always_inline]] inline void multiply(const Block& block) {
-  constexpr int columns = panel_columns<Lanes>;
-  for (int j = 0; j < block.columns; j += columns) {
-    const int width = std::min(columns, block.columns - j), vectors = (width + Lanes - 1) / Lanes;
-    const float* b = block.b + j * block.k + block.k_begin * (vectors * Lanes);
-    float* c = block.c + j;
-    if (vectors == 1) panel<Lanes, 1>(block, b, c, width);
-    if (vectors == 2) panel<Lanes, 2>(block, b, c, width);
-    if constexpr (Lanes >= 16) {
-      if (vectors == 3) panel<Lanes, 3>(block, b, c, width);
-      if (vectors == 4) panel<Lanes, 4>(block, b, c, width);
-    }
-  }
-}
-
-inline void multiply_4_lanes(const Block& block) { multiply<4>(block); }
-#if defined(__x86_64__)
-__attribute__((target("avx2,fma"), flatten)) inline void multiply_avx2(const Block& block) { multiply<8>(block); }
-__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"), flatten)) inline void multiply_avx512(
-    const Block& block) {
-  multiply<16>(block);
-}
-#endif
-
-}  // namespace detail
-
-/// What depends on the instruction set: the width of the panels of B and the loops over them.
-struct Kernels {
-  const char* name;
-  int lanes, panel_columns;
-  void (*multiply)(const Block&);
-};
-
-inline constexpr Kernels kernels_4_lanes{"4 lanes", 4, detail::panel_columns<4>, detail::multiply_4_lanes};
-#if defined(__x86_64__)
-inline constexpr Kernels kernels_avx2{"AVX2", 8, detail::panel_columns<8>, detail::multiply_avx2};
-inline constexpr Kernels kernels_avx512{"AVX-512", 16, detail::panel_columns<16>, detail::multiply_avx512};
-inline bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-inline bool has_avx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && has_avx2();
-}
-#endif
-
-inline const Kernels& best_kernels() {
-#if defined(__x86_64__)
-  if (has_avx512()) return kernels_avx512;
-  if (has_avx2()) return kernels_avx2;
-#endif
-  return kernels_4_lanes;
-}
-
-/// The kernels in use. Tests point it elsewhere; nothing else may.
-inline const Kernels*& kernels() {
-  static const Kernels* chosen = &best_kernels();
-  return chosen;
-}
-
-}  // namespace cpu
-}  // namespace vaelib::inline VAELIB_ABI
-// Packing: the operand that all threads read is laid out once per call in the order in which the inner loops read it.
-//
-//   B (k x n): panels of `panel_columns` columns, one after another, each k x panel_columns and row-major.
-//              The last panel is only as wide as the vectors that hold its columns, and filled up with zeros.
-
-#include <algorithm>
-#include <cstddef>
-#include <cstring>
 // One pool of threads for the operations of a processor.
 //
 // An operation splits its work into tasks whose boundaries depend on shapes only. Which thread takes which task is left
@@ -287,6 +50,27 @@ inline const Kernels*& kernels() {
 #include <cstring>
 #include <string>
 #include <thread>
+// The version of the library, and the name of its inline namespace.
+//
+// Two translation units of one program may be compiled for different processors (-march). Their inline functions then
+// differ, and the linker would keep an arbitrary one; so the widest instruction set of a unit is part of every name.
+
+#define VAELIB_VERSION_MAJOR 0
+#define VAELIB_VERSION_MINOR 1
+#define VAELIB_VERSION_PATCH 0
+#define VAELIB_VERSION "0.1.0"
+
+#if defined(__AVX512F__)
+#define VAELIB_ABI v0_avx512
+#elif defined(__AVX2__) && defined(__FMA__)
+#define VAELIB_ABI v0_avx2
+#elif defined(__AVX__)
+#define VAELIB_ABI v0_avx
+#elif defined(__SSE4_1__)
+#define VAELIB_ABI v0_sse4
+#else
+#define VAELIB_ABI v0
+#endif
 
 #if defined(__linux__)
 #include <sched.h>
@@ -558,6 +342,227 @@ class Pool {
 
 }  // namespace cpu
 }  // namespace vaelib::inline VAELIB_ABI
+// What a processor computes products and convolutions in: float, or bfloat16 (bfloat16.hpp).
+
+// Convolution of images with channels last, its adjoint and the gradient of its weight, as products without a matrix of
+// windows.
+//
+//   y[o, :] (+)= sum over kernel position d of x[o * stride + d - padding, :] weight[d]        (here in one dimension)
+//
+// Every output is summed in one order that depends on the shape alone: the same bits for any number of threads and any
+// split of the batch.
+
+#include <algorithm>
+// The adjoint of a convolution: the gradient of its input, and the forward pass of a transposed convolution.
+//
+//   x[i, :] (+)= sum over outputs o and kernel positions d with o * stride + d - padding = i of weight[d] y[o]
+//
+// The pixels of x fall into stride x stride phases. Those of one phase are touched by the same kernel positions only,
+// so each phase is a small convolution of stride 1 over y: no multiplication by zero, and every pixel is finished at
+// once. With few channels (an image's colours) that would leave the vectors nearly empty; then all kernel positions are
+// columns of one product instead, and its rows are added into x in a fixed order.
+
+#include <algorithm>
+#include <utility>
+// C (m x n) = or += A (m x k) B (k x n), in float.
+//
+// Every element of C is summed in one order that depends on k alone: blocks of 256 are chains of fused multiply-adds
+// and are added one after another; from k = 1024 on, sums of longer parts of k are added in turn, so that a product
+// with few outputs and a great depth (the gradient of a weight over many rows) can be shared out as well. Hence the
+// same bits for any number of threads, any split of the rows, and any place in the matrix.
+//
+// With the macro VAELIB_CBLAS defined, product() is cblas_sgemm of OpenBLAS on fixed blocks of C instead, OpenBLAS set
+// to one thread; splitting the rows may then change bits.
+
+#include <algorithm>
+#include <cstring>
+// The inner loops of every product and convolution: 6 rows x a few vectors of C stay in registers while the depth runs.
+//
+//   C (rows x columns) = or += sum over p of A(i, p) B(p, j)
+//
+// An element of C is one chain of fused multiply-adds over p, whatever the rows around it, its place in a tile or the
+// width of the vectors. Where the processor has no fused multiply-add, the products are rounded first.
+//
+// Written in the vector extensions of GCC and Clang, once for every width. The best width is chosen at run time, so
+// that a program needs no compiler flags.
+
+#include <algorithm>
+
+namespace vaelib::inline VAELIB_ABI {
+namespace cpu {
+
+/// The depth of one block: 256 x 16 floats of B are half of a 32 KB first-level cache. Blocks are added to C one after
+/// another, so this number is part of the order of summation and the same for all widths.
+inline constexpr int block_depth = 256;
+inline constexpr int tile_rows = 6;
+
+/// One block of depth. Element (i, p) of A lies at a + a_rows[i] + a_steps[p], so that A may be a matrix, a transposed
+/// one, or the windows of an image where they are. (The table of steps costs nothing: a tile has loads to spare.)
+/// B is packed in panels (see pack.hpp) of all `k` rows, of which this block takes those from `k_begin`.
+struct Block {
+  const float* a;
+  const long* a_rows;
+  const int* a_steps;
+  int depth;
+  const float* b;
+  long k, k_begin;
+  float* c;
+  const long* c_rows;  // row i of C lies at c + c_rows[i]
+  int rows, columns;
+  bool add;
+};
+
+namespace detail {
+
+/// Steps of a matrix whose elements of the depth are `Apart` floats apart.
+template <int Apart>
+struct Steps {
+  int steps[block_depth];
+  constexpr Steps() : steps() {
+    for (int p = 0; p < block_depth; ++p) steps[p] = p * Apart;
+  }
+};
+inline constexpr Steps<1> consecutive;
+
+template <int Lanes>
+struct VectorOf {
+  typedef float Aligned __attribute__((vector_size(Lanes * sizeof(float)), may_alias));
+  typedef float Unaligned __attribute__((vector_size(Lanes * sizeof(float)), may_alias, aligned(sizeof(float))));
+};
+
+template <int Lanes, int Vectors>
+[[gnu::always_inline]] inline void tile(const Block& block, const float* const (&a)[tile_rows], const float* b,
+                                        float* const (&c)[tile_rows], int width) {
+  using Vector = typename VectorOf<Lanes>::Aligned;
+  using Unaligned = typename VectorOf<Lanes>::Unaligned;
+  Vector sum[tile_rows][Vectors] = {};
+  const int* steps = block.a_steps;
+  for (const int* end = steps + block.depth; steps != end; ++steps, b += Vectors * Lanes) {
+    const long at = *steps;
+    Vector values[Vectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) values[j] = *reinterpret_cast<const Vector*>(b + j * Lanes);
+#pragma GCC unroll 6
+    for (int i = 0; i < tile_rows; ++i) {
+      const Vector factor = a[i][at] - Vector{};
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) sum[i][j] += factor * values[j];
+    }
+  }
+  if (width == Vectors * Lanes) {
+#pragma GCC unroll 6
+    for (int i = 0; i < tile_rows; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) {
+        Unaligned& out = *reinterpret_cast<Unaligned*>(c[i] + j * Lanes);
+        out = block.add ? out + sum[i][j] : sum[i][j];
+      }
+    return;
+  }
+  float edge[tile_rows][Vectors * Lanes];
+#pragma GCC unroll 6
+  for (int i = 0; i < tile_rows; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) *reinterpret_cast<Unaligned*>(edge[i] + j * Lanes) = sum[i][j];
+  for (int i = 0; i < tile_rows; ++i)
+    for (int j = 0; j < width; ++j) c[i][j] = block.add ? c[i][j] + edge[i][j] : edge[i][j];
+}
+
+/// All rows of one panel. Missing rows of the last tile repeat its first one and are thrown away: on current processors
+/// fewer rows would not be faster, for the additions of a chain have to wait for each other.
+template <int Lanes, int Vectors>
+[[gnu::always_inline]] inline void panel(const Block& block, const float* b, float* c, int width) {
+  for (int first = 0; first < block.rows; first += tile_rows) {
+    const float* a_row[tile_rows];
+    float* c_row[tile_rows];
+    float unused[Vectors * Lanes];
+#pragma GCC unroll 6
+    for (int i = 0; i < tile_rows; ++i) {
+      const bool present = first + i < block.rows;
+      a_row[i] = block.a + block.a_rows[present ? first + i : first];
+      c_row[i] = present ? c + block.c_rows[first + i] : unused;
+    }
+    if (first + tile_rows > block.rows && block.add) std::fill(unused, unused + Vectors * Lanes, 0.0f);
+    tile<Lanes, Vectors>(block, a_row, b, c_row, width);
+  }
+}
+
+template <int Lanes>
+inline constexpr int panel_columns = Lanes*(Lanes >= 16 ? 4 : 2);
+
+/// The whole block: panel by panel, so that a panel of B stays in the first-level cache while the rows go by.
+template <int Lanes>
+[[gnu::always_inline]] inline void multiply(const Block& block) {
+  constexpr int columns = panel_columns<Lanes>;
+  for (int j = 0; j < block.columns; j += columns) {
+    const int width = std::min(columns, block.columns - j), vectors = (width + Lanes - 1) / Lanes;
+    const float* b = block.b + j * block.k + block.k_begin * (vectors * Lanes);
+    float* c = block.c + j;
+    if (vectors == 1) panel<Lanes, 1>(block, b, c, width);
+    if (vectors == 2) panel<Lanes, 2>(block, b, c, width);
+    if constexpr (Lanes >= 16) {
+      if (vectors == 3) panel<Lanes, 3>(block, b, c, width);
+      if (vectors == 4) panel<Lanes, 4>(block, b, c, width);
+    }
+  }
+}
+
+inline void multiply_4_lanes(const Block& block) { multiply<4>(block); }
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"), flatten)) inline void multiply_avx2(const Block& block) { multiply<8>(block); }
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"), flatten)) inline void multiply_avx512(
+    const Block& block) {
+  multiply<16>(block);
+}
+#endif
+
+}  // namespace detail
+
+/// Adds the product of a block to C, or writes it.
+using Multiply = void (*)(const Block&);
+
+/// What depends on the instruction set: the width of the panels of B and the loops over them.
+struct Kernels {
+  const char* name;
+  int lanes, panel_columns;
+  Multiply multiply;
+};
+
+inline constexpr Kernels kernels_4_lanes{"4 lanes", 4, detail::panel_columns<4>, detail::multiply_4_lanes};
+#if defined(__x86_64__)
+inline constexpr Kernels kernels_avx2{"AVX2", 8, detail::panel_columns<8>, detail::multiply_avx2};
+inline constexpr Kernels kernels_avx512{"AVX-512", 16, detail::panel_columns<16>, detail::multiply_avx512};
+inline bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+inline bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && has_avx2();
+}
+#endif
+
+inline const Kernels& best_kernels() {
+#if defined(__x86_64__)
+  if (has_avx512()) return kernels_avx512;
+  if (has_avx2()) return kernels_avx2;
+#endif
+  return kernels_4_lanes;
+}
+
+/// The kernels in use. Tests point it elsewhere; nothing else may.
+inline const Kernels*& kernels() {
+  static const Kernels* chosen = &best_kernels();
+  return chosen;
+}
+
+}  // namespace cpu
+}  // namespace vaelib::inline VAELIB_ABI
+// Packing: the operand that all threads read is laid out once per call in the order in which the inner loops read it.
+//
+//   B (k x n): panels of `panel_columns` columns, one after another, each k x panel_columns and row-major.
+//              The last panel is only as wide as the vectors that hold its columns, and filled up with zeros.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
 // What operations of a backend are told about their operands, in plain numbers.
 
 namespace vaelib::inline VAELIB_ABI {
@@ -700,9 +705,9 @@ inline void pack(Pool& pool, const Matrix& b, long k, int n, float* packed) {
 
 }  // namespace cpu
 }  // namespace vaelib::inline VAELIB_ABI
-// Scratch memory of the operations: a part that all threads share (packed operands, partial sums) and one for each
-// worker of a pool (gathered pixels). It grows to the largest need and stays, so that a training step takes no memory
-// from the heap once the largest batch was seen.
+// Scratch memory of the operations: a part that all threads share (packed operands, partial sums), one for operands in
+// another precision, and one for each worker of a pool (gathered pixels). It grows to the largest need and stays, so that
+// a training step takes no memory from the heap once the largest batch was seen.
 
 #include <cstddef>
 #include <memory>
@@ -739,6 +744,8 @@ class Workspace {
  public:
   float* shared(std::size_t count) { return shared_.take(count); }
 
+  float* operands(std::size_t count) { return operands_.take(count); }
+
   /// Makes sure that each of the workers has `count` floats.
   void reserve_workers(int workers, std::size_t count) {
     if (count_ < workers) workers_.reset(new Scratch[static_cast<std::size_t>(workers)]), count_ = workers;
@@ -748,13 +755,13 @@ class Workspace {
 
   /// All floats held.
   std::size_t size() const {
-    std::size_t total = shared_.size();
+    std::size_t total = shared_.size() + operands_.size();
     for (int worker = 0; worker < count_; ++worker) total += workers_[static_cast<std::size_t>(worker)].size();
     return total;
   }
 
  private:
-  Scratch shared_;
+  Scratch shared_, operands_;
   std::unique_ptr<Scratch[]> workers_;
   int count_ = 0;
 };
@@ -847,26 +854,6 @@ inline void product_of_no_depth(long m, int n, float* c, long ldc, bool add, Fin
 
 }  // namespace detail
 
-#if defined(VAELIB_CBLAS)
-/// See the head of this file.
-inline void product(Pool& pool, Workspace&, long m, int n, long k, Matrix a, Matrix b, float* c, long ldc, bool add,
-                    Finish finish = {}) {
-  static const bool one_thread = (openblas_set_num_threads(1), true);
-  static_cast<void>(one_thread);
-  constexpr long rows = 256;
-  pool.run(m > 0 && n > 0 ? (m + rows - 1) / rows : 0, [&](long task) {
-    const long i = task * rows;
-    const int height = static_cast<int>(std::min(rows, m - i));
-    cblas_sgemm(CblasRowMajor, a.step == 1 ? CblasNoTrans : CblasTrans, b.step == 1 ? CblasNoTrans : CblasTrans, height,
-                n, static_cast<int>(k), 1.0f, a.data + i * a.row,
-                static_cast<int>(std::max(1L, a.step == 1 ? std::max(a.row, k) : a.step)), b.data,
-                static_cast<int>(std::max(1L, b.step == 1 ? std::max(b.row, long{n}) : b.step)), add ? 1.0f : 0.0f,
-                c + i * ldc, static_cast<int>(ldc));
-    if (finish.run) finish.run(finish.context, c + i * ldc, ldc, height, n, i, 0);
-  });
-}
-#else
-
 namespace detail {
 
 /// The tasks of a product. A tile is rows x columns elements of C; its sums over one chunk of k are a part of it.
@@ -882,6 +869,7 @@ struct ProductTask {
   long ldc;
   bool add;
   Finish finish;
+  Multiply kernel;
 
   struct Tile {
     long i, rows;
@@ -956,22 +944,22 @@ struct ProductTask {
     block.c = out;
     block.c_rows = c_rows;
     block.rows = static_cast<int>(rows);
-    kernels()->multiply(block);
+    kernel(block);
   }
 };
 
 }  // namespace detail
 
-/// See the head of this file.
-inline void product(Pool& pool, Workspace& workspace, long m, int n, long k, Matrix a, Matrix b, float* c, long ldc,
-                    bool add, Finish finish = {}) {
+/// Of elements that `kernel` knows how to multiply; see the head of this file.
+inline void product(Multiply kernel, Pool& pool, Workspace& workspace, long m, int n, long k, Matrix a, Matrix b,
+                    float* c, long ldc, bool add, Finish finish = {}) {
   if (m <= 0 || n <= 0) return;
   if (k <= 0) return detail::product_of_no_depth(m, n, c, ldc, add, finish);
   const detail::Cut cut(m, n, k);
   const std::size_t b_size = cut.shared ? packed_size(k, n) : 0;
   const long parts = cut.parallel_chunks ? cut.chunks - 1 : 0;
   float* packed = workspace.shared(b_size + static_cast<std::size_t>(parts * m * n));
-  const detail::ProductTask work{cut, m, n, k, a, b, packed, packed + b_size, c, ldc, add, finish};
+  const detail::ProductTask work{cut, m, n, k, a, b, packed, packed + b_size, c, ldc, add, finish, kernel};
   workspace.reserve_workers(pool.threads(), work.scratch_size());
   if (cut.shared) pack(pool, b, k, n, packed);
   const long tiles = work.tiles();
@@ -983,6 +971,31 @@ inline void product(Pool& pool, Workspace& workspace, long m, int n, long k, Mat
   } else {
     pool.run(tiles, [&](long task, int worker) { work.compute(work.tile(task), workspace.worker(worker)); });
   }
+}
+
+#if defined(VAELIB_CBLAS)
+/// See the head of this file.
+inline void product(Pool& pool, Workspace&, long m, int n, long k, Matrix a, Matrix b, float* c, long ldc, bool add,
+                    Finish finish = {}) {
+  static const bool one_thread = (openblas_set_num_threads(1), true);
+  static_cast<void>(one_thread);
+  constexpr long rows = 256;
+  pool.run(m > 0 && n > 0 ? (m + rows - 1) / rows : 0, [&](long task) {
+    const long i = task * rows;
+    const int height = static_cast<int>(std::min(rows, m - i));
+    cblas_sgemm(CblasRowMajor, a.step == 1 ? CblasNoTrans : CblasTrans, b.step == 1 ? CblasNoTrans : CblasTrans, height,
+                n, static_cast<int>(k), 1.0f, a.data + i * a.row,
+                static_cast<int>(std::max(1L, a.step == 1 ? std::max(a.row, k) : a.step)), b.data,
+                static_cast<int>(std::max(1L, b.step == 1 ? std::max(b.row, long{n}) : b.step)), add ? 1.0f : 0.0f,
+                c + i * ldc, static_cast<int>(ldc));
+    if (finish.run) finish.run(finish.context, c + i * ldc, ldc, height, n, i, 0);
+  });
+}
+#else
+/// See the head of this file.
+inline void product(Pool& pool, Workspace& workspace, long m, int n, long k, Matrix a, Matrix b, float* c, long ldc,
+                    bool add, Finish finish = {}) {
+  product(kernels()->multiply, pool, workspace, m, n, k, a, b, c, ldc, add, finish);
 }
 #endif
 
@@ -1145,6 +1158,7 @@ struct AdjointTask {
   const float* packed;  // all phases
   float* x;
   bool add;
+  Multiply kernel;
 
   long reach() const { return ceil_div(shape.kernel_height, shape.stride); }  // most kernel positions in a phase
   long left() const { return shape.padding / shape.stride - (ceil_div(shape.kernel_width, shape.stride) - 1); }
@@ -1218,7 +1232,7 @@ struct AdjointTask {
       block.a_steps = steps;
       block.depth = depth;
       block.k_begin = first;
-      kernels()->multiply(block);
+      kernel(block);
       block.add = true;
     });
   }
@@ -1231,6 +1245,7 @@ struct ColumnTask {
   const float* packed;  // out_channels x (kernel_height, kernel_width, channels)
   float* x;
   bool add;
+  Multiply kernel;
 
   int columns() const { return shape.kernel_height * shape.kernel_width * shape.channels; }
   long group() const { return std::max(1, 96 / shape.out_width); }  // rows of y at a time
@@ -1272,7 +1287,7 @@ struct ColumnTask {
         block.rows = static_cast<int>(std::min<long>(most_pixels, pixels - p));
         block.columns = columns();
         block.add = k > 0;
-        kernels()->multiply(block);
+        kernel(block);
       }
   }
 
@@ -1299,8 +1314,9 @@ inline constexpr int few_channels = 4;
 }  // namespace detail
 
 /// x (+)= adjoint convolution of y. The Finish sees rows = pixels of x, columns = channels.
-inline void convolution_adjoint(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images,
-                                const float* y, const float* weight, float* x, bool add, Finish finish = {}) {
+inline void convolution_adjoint(Multiply kernel, Pool& pool, Workspace& workspace, const ConvolutionShape& shape,
+                                long images, const float* y, const float* weight, float* x, bool add,
+                                Finish finish = {}) {
   const long rows = images * shape.height;
   if (rows <= 0 || shape.width <= 0 || shape.channels <= 0) return;
   const auto run = [&](long task_rows, const auto& work) {
@@ -1317,7 +1333,7 @@ inline void convolution_adjoint(Pool& pool, Workspace& workspace, const Convolut
     const int n = shape.kernel_height * shape.kernel_width * shape.channels;
     float* packed = workspace.shared(packed_size(shape.out_channels, n));
     pack(pool, {weight, 1, shape.out_channels}, shape.out_channels, n, packed);
-    const detail::ColumnTask work{shape, y, packed, x, add};
+    const detail::ColumnTask work{shape, y, packed, x, add, kernel};
     workspace.reserve_workers(pool.threads(), work.scratch_size());
     return run(std::clamp<long>(4096 / shape.width, 1, shape.height), work);
   }
@@ -1330,11 +1346,15 @@ inline void convolution_adjoint(Pool& pool, Workspace& workspace, const Convolut
     for (int i = 0; i < index; ++i) before += packed_size(detail::Phase(shape, i).k(), shape.channels);
     detail::Phase(shape, static_cast<int>(index)).pack(weight, packed + before);
   });
-  const detail::AdjointTask work{shape, y, packed, x, add};
+  const detail::AdjointTask work{shape, y, packed, x, add, kernel};
   const long most = 4 * detail::most_pixels;
   const long task_rows = std::clamp<long>(phases * detail::most_pixels / shape.width, 1, std::min(most, rows));
   workspace.reserve_workers(pool.threads(), work.scratch_size(task_rows));
   run(task_rows, work);
+}
+inline void convolution_adjoint(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images,
+                                const float* y, const float* weight, float* x, bool add, Finish finish = {}) {
+  convolution_adjoint(kernels()->multiply, pool, workspace, shape, images, y, weight, x, add, finish);
 }
 
 }  // namespace cpu
@@ -1361,6 +1381,7 @@ struct WeightGradientTask {
   const float* y_gradient;
   float* out;  // of the first of these kernel rows
   bool add;
+  Multiply kernel;
 
   long group() const { return std::max(1, block_depth / shape.out_width); }
   std::size_t window_size() const { return static_cast<std::size_t>(round_up(long(windows.size(group())), 16)); }
@@ -1422,7 +1443,7 @@ struct WeightGradientTask {
         block.a_rows = x_rows;
         block.a_steps = steps;
       }
-      kernels()->multiply(block);
+      kernel(block);
     }
   }
 };
@@ -1430,8 +1451,9 @@ struct WeightGradientTask {
 }  // namespace detail
 
 /// See the head of this file.
-inline void convolution_weight_gradient(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images,
-                                        const float* x, const float* y_gradient, float* weight_gradient, bool add) {
+inline void convolution_weight_gradient(Multiply kernel, Pool& pool, Workspace& workspace,
+                                        const ConvolutionShape& shape, long images, const float* x,
+                                        const float* y_gradient, float* weight_gradient, bool add) {
   const long rows = images * shape.out_height,
              row_size = long{shape.kernel_width} * shape.channels * shape.out_channels;
   const long size = shape.kernel_height * row_size;
@@ -1446,13 +1468,13 @@ inline void convolution_weight_gradient(Pool& pool, Workspace& workspace, const 
              chunks = detail::ceil_div(rows, chunk);
   const int kernel_rows = chunks >= 8 ? shape.kernel_height : 1, groups = shape.kernel_height / kernel_rows;
   float* partial = workspace.shared(static_cast<std::size_t>((chunks - 1) * size));
-  const detail::WeightGradientTask any{shape, {shape, 0, kernel_rows}, x, y_gradient, nullptr, false};
+  const detail::WeightGradientTask any{shape, {shape, 0, kernel_rows}, x, y_gradient, nullptr, false, kernel};
   workspace.reserve_workers(pool.threads(), any.scratch_size());
   pool.run(chunks * groups, [&](long task, int worker) {
     const long part = task / groups, first = part * chunk;
     const int kernel_row = static_cast<int>(task % groups) * kernel_rows;
     float* out = (part == 0 ? weight_gradient : partial + (part - 1) * size) + kernel_row * row_size;
-    detail::WeightGradientTask work{shape, {shape, kernel_row, kernel_rows}, x, y_gradient, out, part == 0 && add};
+    detail::WeightGradientTask work{shape, {shape, kernel_row, kernel_rows}, x, y_gradient, out, part == 0 && add, kernel};
     work.run(first, std::min(rows, first + chunk), workspace.worker(worker));
   });
   if (chunks == 1) return;
@@ -1462,6 +1484,10 @@ inline void convolution_weight_gradient(Pool& pool, Workspace& workspace, const 
     for (long part = 0; part < chunks - 1; ++part)
       detail::add_run(partial + part * size + begin, weight_gradient + begin, count);
   });
+}
+inline void convolution_weight_gradient(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images,
+                                        const float* x, const float* y_gradient, float* weight_gradient, bool add) {
+  convolution_weight_gradient(kernels()->multiply, pool, workspace, shape, images, x, y_gradient, weight_gradient, add);
 }
 
 }  // namespace cpu
@@ -1480,6 +1506,7 @@ struct ConvolutionTask {
   const float* packed;
   float* y;
   bool add;
+  Multiply kernel;
 
   void run(long first, long last, int column, int columns, float* scratch) const {
     long row_begin[most_pixels];
@@ -1512,7 +1539,7 @@ struct ConvolutionTask {
       block.a_steps = steps;
       block.depth = depth;
       block.k_begin = first;
-      kernels()->multiply(block);
+      kernel(block);
       block.add = true;
     });
   }
@@ -1521,8 +1548,8 @@ struct ConvolutionTask {
 }  // namespace detail
 
 /// y (+)= convolution of x. The Finish sees rows = pixels of y, columns = output channels.
-inline void convolution(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images, const float* x,
-                        const float* weight, float* y, bool add, Finish finish = {}) {
+inline void convolution(Multiply kernel, Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images,
+                        const float* x, const float* weight, float* y, bool add, Finish finish = {}) {
   const long rows = images * shape.out_height, k = long{shape.kernel_height} * shape.kernel_width * shape.channels;
   const int n = shape.out_channels;
   if (rows <= 0 || shape.out_width <= 0 || n <= 0) return;
@@ -1535,7 +1562,7 @@ inline void convolution(Pool& pool, Workspace& workspace, const ConvolutionShape
   float* packed = workspace.shared(packed_size(k, n));
   workspace.reserve_workers(pool.threads(), windows.size(task_rows));
   pack(pool, {weight, n, 1}, k, n, packed);
-  const detail::ConvolutionTask work{shape, windows, x, packed, y, add};
+  const detail::ConvolutionTask work{shape, windows, x, packed, y, add, kernel};
   pool.run(tasks * detail::ceil_div(n, columns), [&](long task, int worker) {
     const long first = task % tasks * task_rows, last = std::min(rows, first + task_rows);
     const int column = static_cast<int>(task / tasks) * columns, count = std::min(columns, n - column);
@@ -1546,8 +1573,32 @@ inline void convolution(Pool& pool, Workspace& workspace, const ConvolutionShape
                  pixel, column);
   });
 }
+inline void convolution(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images, const float* x,
+                        const float* weight, float* y, bool add, Finish finish = {}) {
+  convolution(kernels()->multiply, pool, workspace, shape, images, x, weight, y, add, finish);
+}
 
 }  // namespace cpu
+}  // namespace vaelib::inline VAELIB_ABI
+
+namespace vaelib::inline VAELIB_ABI {
+
+/// A value that brings its code with it: a program that does not name bfloat16_precision does not compile it.
+struct Precision {
+  const char* name;
+  void (*product)(cpu::Pool&, cpu::Workspace&, long m, int n, long k, cpu::Matrix a, cpu::Matrix b, float* c, long ldc,
+                  bool add, cpu::Finish);
+  void (*convolution)(cpu::Pool&, cpu::Workspace&, const ConvolutionShape&, long images, const float* x,
+                      const float* weight, float* y, bool add, cpu::Finish);
+  void (*convolution_adjoint)(cpu::Pool&, cpu::Workspace&, const ConvolutionShape&, long images, const float* y,
+                              const float* weight, float* x, bool add, cpu::Finish);
+  void (*convolution_weight_gradient)(cpu::Pool&, cpu::Workspace&, const ConvolutionShape&, long images, const float* x,
+                                      const float* y_gradient, float* weight_gradient, bool add);
+};
+
+inline constexpr Precision single_precision{"single", cpu::product, cpu::convolution, cpu::convolution_adjoint,
+                                            cpu::convolution_weight_gradient};
+
 }  // namespace vaelib::inline VAELIB_ABI
 // The norms, gathers and the attention of the processor's backends, on plain pointers.
 
@@ -4035,12 +4086,15 @@ class HostLayers : public HostImages<Derived, R> {
 namespace vaelib::inline VAELIB_ABI {
 
 /// Cpu{} uses the threads that affinity and cgroup allow, Cpu{4} four. Not to be used by two threads at a time.
+/// Cpu{4, bfloat16_precision} computes products and convolutions in bfloat16: see bfloat16.hpp.
 class Cpu : public HostLayers<Cpu, float> {
  public:
   static constexpr const char* name = "cpu";
 
-  explicit Cpu(int threads = 0) : machine(std::make_unique<Machine>(threads)) {}
+  explicit Cpu(int threads = 0, const Precision& products = single_precision)
+      : machine(std::make_unique<Machine>(threads)), chosen(&products) {}
   int threads() const { return machine->pool.threads(); }
+  const Precision& precision() const { return *chosen; }
 
   void parallel(long tasks, auto&& f) { machine->pool.run(tasks, f); }
   /// body(lanes, task) for each task, where `lanes` tells the vectors of the processor: see core/vectorize.hpp.
@@ -4054,23 +4108,23 @@ class Cpu : public HostLayers<Cpu, float> {
   void product(long m, int n, long k, MatrixView<float> a, MatrixView<float> b, float* c, bool add,
                const float* bias = nullptr, F f = {}) {
     const Epilogue<F> epilogue{bias, f};
-    cpu::product(machine->pool, machine->workspace, m, n, k, a, b, c, n, add, epilogue.finish());
+    chosen->product(machine->pool, machine->workspace, m, n, k, a, b, c, n, add, epilogue.finish());
   }
   template <class F = Identity>
   void convolution(const ConvolutionShape& s, long images, const float* x, const float* weight, float* y, bool add,
                    const float* bias = nullptr, F f = {}) {
     const Epilogue<F> epilogue{bias, f};
-    cpu::convolution(machine->pool, machine->workspace, s, images, x, weight, y, add, epilogue.finish());
+    chosen->convolution(machine->pool, machine->workspace, s, images, x, weight, y, add, epilogue.finish());
   }
   template <class F = Identity>
   void convolution_adjoint(const ConvolutionShape& s, long images, const float* y, const float* weight, float* x,
                            bool add, const float* bias = nullptr, F f = {}) {
     const Epilogue<F> epilogue{bias, f};
-    cpu::convolution_adjoint(machine->pool, machine->workspace, s, images, y, weight, x, add, epilogue.finish());
+    chosen->convolution_adjoint(machine->pool, machine->workspace, s, images, y, weight, x, add, epilogue.finish());
   }
   void convolution_weight_gradient(const ConvolutionShape& s, long images, const float* x, const float* y,
                                    float* weight, bool add) {
-    cpu::convolution_weight_gradient(machine->pool, machine->workspace, s, images, x, y, weight, add);
+    chosen->convolution_weight_gradient(machine->pool, machine->workspace, s, images, x, y, weight, add);
   }
 
  private:
@@ -4124,6 +4178,7 @@ class Cpu : public HostLayers<Cpu, float> {
   };
 
   std::unique_ptr<Machine> machine;
+  const Precision* chosen;
 };
 
 }  // namespace vaelib::inline VAELIB_ABI

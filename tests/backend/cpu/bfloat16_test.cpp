@@ -154,7 +154,9 @@ TEST_CASE("a product of bfloat16 is that of the rounded operands, with sums in f
   Pool pool(2);
   for (long k : {1, 2, 3, 31, 255, 256, 257, 511, 513, 2500})
     for (int turned = 0; turned < 4; ++turned)
-      for (auto [m, n] : {std::pair{1L, 1}, {7L, 20}, {61L, 130}, {800L, 33}}) {
+      for (const auto& size : {std::pair{1L, 1}, {7L, 20}, {61L, 130}, {800L, 33}}) {
+        const long m = size.first;
+        const int n = size.second;
         if (m * n * k > 3'000'000) continue;
         CAPTURE(m);
         CAPTURE(n);

@@ -78,7 +78,12 @@ inline void pair_lines(const float* first, const float* second, long count, floa
 }
 
 /// out[i] = the word of in[2 i] and in[2 i + 1], for 2 i < count; 0 stands for in[count].
+inline void pair_few_neighbours(const float* in, long count, float* out) {
+  for (long i = 0; i < count; i += 2)
+    reinterpret_cast<AnyWord*>(out)[i / 2] = word_of(in[i], i + 1 < count ? in[i + 1] : 0.0f);
+}
 inline void pair_neighbours(const float* in, long count, float* out) {
+  if (count < 16) return pair_few_neighbours(in, count, out);  // images of 1 or 3 channels
   vectorize([=](auto lanes) VAELIB_LOOP {
     constexpr int width = decltype(lanes)::width;
     using Of = WordsOf<width>;
@@ -90,8 +95,7 @@ inline void pair_neighbours(const float* in, long count, float* out) {
       const typename Of::Doubles word = (two & 0xffff0000u) | two >> 48;
       *reinterpret_cast<typename Of::HalvesAnywhere*>(out + i / 2) = __builtin_convertvector(word, typename Of::Halves);
     }
-    for (; i < count; i += 2)
-      reinterpret_cast<AnyWord*>(out)[i / 2] = word_of(in[i], i + 1 < count ? in[i + 1] : 0.0f);
+    pair_few_neighbours(in + i, count - i, out + i / 2);
   });
 }
 
@@ -199,14 +203,19 @@ __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma"),
 inline bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
-/// The two numbers of a word.
-inline void take_apart(float word, float& first, float& second) {
-  const auto bits = std::bit_cast<std::uint32_t>(word);
-  first = std::bit_cast<float>(bits & 0xffff0000u);
-  second = std::bit_cast<float>(bits << 16);
+/// `count` lines of `width` words become twice as many of floats. The width is a multiple of the kernels' lanes, so of 4.
+inline void take_lines_apart(const float* words, long count, long width, float* out) {
+  using Words = WordsOf<4>::Words;
+  using Anywhere = WordsOf<4>::Anywhere;
+  for (long p = 0; p < count; ++p)
+    for (long e = 0; e < width; e += 4) {
+      const Words word = *reinterpret_cast<const Anywhere*>(words + p * width + e);
+      *reinterpret_cast<Anywhere*>(out + 2 * p * width + e) = word & 0xffff0000u;
+      *reinterpret_cast<Anywhere*>(out + (2 * p + 1) * width + e) = word << 16;
+    }
 }
 
-/// The same by the float kernels.
+/// The same without the instruction: the float kernels on the numbers of the words, a few rows and a panel at a time.
 inline void multiply_pairs_apart(const Block& block) {
   constexpr int rows = 4 * tile_rows, depth = 2 * block_depth, widest = 64;
   alignas(64) float a[rows * depth], b[depth * widest];
@@ -222,19 +231,23 @@ inline void multiply_pairs_apart(const Block& block) {
   floats.b = b;
   floats.k = floats.depth;
   floats.k_begin = 0;
-  for (int j = 0; j < block.columns; j += kernels()->panel_columns) {
-    floats.columns = std::min(kernels()->panel_columns, block.columns - j);
-    const long width = round_up(floats.columns, kernels()->lanes);
-    const float* words = block.b + j * block.k + block.k_begin * width;
-    for (long p = 0; p < block.depth; ++p)
-      for (long e = 0; e < width; ++e) take_apart(words[p * width + e], b[2 * p * width + e], b[(2 * p + 1) * width + e]);
-    for (int r = 0; r < block.rows; r += rows) {
-      floats.rows = std::min(rows, block.rows - r);
-      for (int i = 0; i < floats.rows; ++i)
-        for (int p = 0; p < block.depth; ++p)
-          take_apart(block.a[block.a_rows[r + i] + block.a_steps[p]], a[i * depth + 2 * p], a[i * depth + 2 * p + 1]);
+  for (int r = 0; r < block.rows; r += rows) {
+    floats.rows = std::min(rows, block.rows - r);
+    floats.c_rows = block.c_rows + r;
+    for (int i = 0; i < floats.rows; ++i) {
+      const auto* words = reinterpret_cast<const AnyWord*>(block.a + block.a_rows[r + i]);
+      auto* row = reinterpret_cast<AnyWord*>(a + i * depth);
+      for (int p = 0; p < block.depth; ++p) {
+        const std::uint32_t word = words[block.a_steps[p]];
+        row[2 * p] = word & 0xffff0000u;
+        row[2 * p + 1] = word << 16;
+      }
+    }
+    for (int j = 0; j < block.columns; j += kernels()->panel_columns) {
+      floats.columns = std::min(kernels()->panel_columns, block.columns - j);
+      const long width = round_up(floats.columns, kernels()->lanes);
+      take_lines_apart(block.b + j * block.k + block.k_begin * width, block.depth, width, b);
       floats.c = block.c + j;
-      floats.c_rows = block.c_rows + r;
       kernels()->multiply(floats);
     }
   }

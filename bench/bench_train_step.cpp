@@ -41,7 +41,7 @@ struct Options {
 double peak = 0;  // GFLOP/s of the processor: the best of all measurements counts
 
 template <class Workload>
-void train_step(benchmark::State& state, int threads, const Precision& precision) {
+void train_step(benchmark::State& state, int threads, Precision precision) {
   Training<Workload> training(threads, precision);
   for (int i = 0; i < 3; ++i) training.step();
   Cpu& cpu = training.learner.backend;
@@ -59,7 +59,8 @@ template <class Workload>
 void add_benchmarks(int threads) {
   for (const Precision* precision : {&single_precision, &bfloat16_precision}) {
     const auto name = text(precision == &bfloat16_precision ? "train_step_bfloat16/" : "train_step/", Workload::name);
-    benchmark::RegisterBenchmark(name.c_str(), train_step<Workload>, threads, *precision)->Unit(benchmark::kMillisecond);
+    benchmark::RegisterBenchmark(name.c_str(), train_step<Workload>, threads, *precision)
+        ->Unit(benchmark::kMillisecond);
   }
 }
 

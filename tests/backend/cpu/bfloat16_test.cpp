@@ -46,7 +46,13 @@ struct Product {
   std::vector<float> a, b;
 
   Product(long rows, int columns, long depth, bool ta, bool tb)
-      : m(rows), n(columns), k(depth), turned_a(ta), turned_b(tb), a(values(rows * depth, 1)), b(values(depth * columns, 2)) {}
+      : m(rows),
+        n(columns),
+        k(depth),
+        turned_a(ta),
+        turned_b(tb),
+        a(values(rows * depth, 1)),
+        b(values(depth * columns, 2)) {}
 
   template <class Real>
   MatrixView<Real> left(const std::vector<Real>& of) const {
@@ -65,13 +71,22 @@ struct Product {
 };
 
 ConvolutionShape shape(int height, int width, int channels, int out_channels, int kernel, int stride, int padding) {
-  return {height,       width,  channels, (height + 2 * padding - kernel) / stride + 1, (width + 2 * padding - kernel) / stride + 1,
-          out_channels, kernel, kernel,   stride,                                        padding};
+  return {height,
+          width,
+          channels,
+          (height + 2 * padding - kernel) / stride + 1,
+          (width + 2 * padding - kernel) / stride + 1,
+          out_channels,
+          kernel,
+          kernel,
+          stride,
+          padding};
 }
 
 const ConvolutionShape samples[] = {
-    shape(28, 28, 1, 32, 4, 2, 1), shape(14, 14, 32, 64, 4, 2, 1), shape(16, 16, 3, 32, 4, 2, 1), shape(8, 8, 64, 24, 3, 1, 1),
-    shape(9, 7, 5, 7, 3, 2, 0),    shape(6, 6, 130, 9, 3, 1, 1),   shape(7, 40, 6, 5, 1, 1, 0),   shape(5, 6, 3, 1, 2, 3, 1),
+    shape(28, 28, 1, 32, 4, 2, 1), shape(14, 14, 32, 64, 4, 2, 1), shape(16, 16, 3, 32, 4, 2, 1),
+    shape(8, 8, 64, 24, 3, 1, 1),  shape(9, 7, 5, 7, 3, 2, 0),     shape(6, 6, 130, 9, 3, 1, 1),
+    shape(7, 40, 6, 5, 1, 1, 0),   shape(5, 6, 3, 1, 2, 3, 1),
 };
 
 struct Convolution {
@@ -93,11 +108,14 @@ struct Convolution {
     }
   };
   Results run(Pool& pool, bool add = false, float before = 1e30f) const {
-    Results r{std::vector<float>(y.size(), before), std::vector<float>(x.size(), before), std::vector<float>(weight.size(), before)};
+    Results r{std::vector<float>(y.size(), before), std::vector<float>(x.size(), before),
+              std::vector<float>(weight.size(), before)};
     Workspace workspace;
     bfloat16_precision.convolution(pool, workspace, s, images, x.data(), weight.data(), r.forward.data(), add, {});
-    bfloat16_precision.convolution_adjoint(pool, workspace, s, images, y.data(), weight.data(), r.adjoint.data(), add, {});
-    bfloat16_precision.convolution_weight_gradient(pool, workspace, s, images, x.data(), y.data(), r.gradient.data(), add);
+    bfloat16_precision.convolution_adjoint(pool, workspace, s, images, y.data(), weight.data(), r.adjoint.data(), add,
+                                           {});
+    bfloat16_precision.convolution_weight_gradient(pool, workspace, s, images, x.data(), y.data(), r.gradient.data(),
+                                                   add);
     return r;
   }
   /// The oracle's results for the rounded operands.
@@ -145,7 +163,8 @@ TEST_CASE("every code and what lies between two is rounded to nearest, ties to e
     cpu::detail::pack_lines(pool, lines.data(), 1, 3, long(all.size()), long(all.size()), words.data());
     wrong = 0;
     for (std::size_t i = 0; i < all.size(); ++i)
-      wrong += word(words[i]) != (codes[i] << 16 | codes[all.size() - 1 - i]) || word(words[all.size() + i]) != codes[i] << 16;
+      wrong += word(words[i]) != (codes[i] << 16 | codes[all.size() - 1 - i]) ||
+               word(words[all.size() + i]) != codes[i] << 16;
     CHECK(wrong == 0);
   });
 }
@@ -255,7 +274,8 @@ TEST_CASE("bfloat16: nothing to add up, and what is not finite") {
   bfloat16_precision.product(pool, workspace, 2, 3, 0, {nullptr, 0, 1}, {nullptr, 3, 1}, c.data(), 3, false, {});
   CHECK(c == std::vector<float>(6, 0.0f));
   std::vector<float> gradient(16 * 32, 7.0f);
-  bfloat16_precision.convolution_weight_gradient(pool, workspace, samples[0], 0, nullptr, nullptr, gradient.data(), false);
+  bfloat16_precision.convolution_weight_gradient(pool, workspace, samples[0], 0, nullptr, nullptr, gradient.data(),
+                                                 false);
   CHECK(gradient == std::vector<float>(16 * 32, 0.0f));
 
   const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
@@ -280,7 +300,8 @@ TEST_CASE("a second product or convolution of bfloat16 takes no more memory") {
   for (int repeat = 0; repeat < 2; ++repeat) {
     bfloat16_precision.product(pool, workspace, p.m, p.n, p.k, p.left(p.a), p.right(p.b), out.data(), p.n, false, {});
     bfloat16_precision.convolution(pool, workspace, c.s, c.images, c.x.data(), c.weight.data(), y.data(), false, {});
-    bfloat16_precision.convolution_weight_gradient(pool, workspace, c.s, c.images, c.x.data(), c.y.data(), gradient.data(), false);
+    bfloat16_precision.convolution_weight_gradient(pool, workspace, c.s, c.images, c.x.data(), c.y.data(),
+                                                   gradient.data(), false);
     if (repeat == 0) size = workspace.size();
   }
   CHECK(workspace.size() == size);

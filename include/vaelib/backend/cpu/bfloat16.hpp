@@ -8,9 +8,9 @@
 // give to one another, biases, activations, normalisation, losses, the optimizer.
 //
 // Two neighbours in depth, a and b, share a word of the size of a float, a in its upper half. Then a product of depth k
-// is one of words of depth k / 2: the loops, the packing and the windows of the float operations serve as they are, with
-// another kernel, and half the memory is read. An odd end is filled up with zero. The channels of a convolution are
-// neighbours in depth, but in the gradient of its weight the depth is pixels of all images: there, two images are.
+// is one of words of depth k / 2: the loops, the packing and the windows of the float operations serve as they are,
+// with another kernel, and half the memory is read. An odd end is filled up with zero. The channels of a convolution
+// are neighbours in depth, but in the gradient of its weight the depth is pixels of all images: there, two images are.
 //
 // The instruction VDPBF16PS (AVX512_BF16: Zen 4, Cooper Lake and later) adds a a' first, then b b', each by a fused
 // multiply-add. Without it the words are taken apart for the float kernels, which do the same in the same order. So the
@@ -114,8 +114,8 @@ inline void pack_neighbours(Pool& pool, const float* in, long lines, long length
   });
 }
 
-/// Groups of `lines` lines of `length` floats, `apart` floats apart, whose depth runs across them: ceil(lines / 2) lines
-/// of words each.
+/// Groups of `lines` lines of `length` floats, `apart` floats apart, whose depth runs across them: ceil(lines / 2)
+/// lines of words each.
 inline void pack_lines(Pool& pool, const float* in, long groups, long lines, long length, long apart, float* out) {
   const long pairs = ceil_div(lines, 2), part = std::min(length, words_at_a_time);
   const long parts = part == 0 ? 0 : ceil_div(length, part);
@@ -203,7 +203,8 @@ __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma"),
 inline bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
-/// `count` lines of `width` words become twice as many of floats. The width is a multiple of the kernels' lanes, so of 4.
+/// `count` lines of `width` words become twice as many of floats. The width is a multiple of the kernels' lanes, so
+/// of 4.
 inline void take_lines_apart(const float* words, long count, long width, float* out) {
   using Words = WordsOf<4>::Words;
   using Anywhere = WordsOf<4>::Anywhere;
@@ -262,7 +263,9 @@ inline Multiply pair_kernel() {
 }
 
 /// Floats of `count` lines, each of which is ceil(length / 2) words.
-constexpr std::size_t words_of(long count, long length) { return static_cast<std::size_t>(count * ceil_div(length, 2)); }
+constexpr std::size_t words_of(long count, long length) {
+  return static_cast<std::size_t>(count * ceil_div(length, 2));
+}
 
 inline void product_of_pairs(Pool& pool, Workspace& workspace, long m, int n, long k, Matrix a, Matrix b, float* c,
                              long ldc, bool add, Finish finish) {
@@ -270,10 +273,14 @@ inline void product_of_pairs(Pool& pool, Workspace& workspace, long m, int n, lo
   const std::size_t a_size = words_of(m, k);
   float *a_words = workspace.operands(a_size + words_of(n, k)), *b_words = a_words + a_size;
   const bool a_along = a.step == 1, b_across = b.step == 1;
-  if (a_along) pack_neighbours(pool, a.data, m, k, a.row, a_words);
-  else pack_lines(pool, a.data, 1, k, m, a.step, a_words);
-  if (b_across) pack_lines(pool, b.data, 1, k, n, b.row, b_words);
-  else pack_neighbours(pool, b.data, n, k, b.step, b_words);
+  if (a_along)
+    pack_neighbours(pool, a.data, m, k, a.row, a_words);
+  else
+    pack_lines(pool, a.data, 1, k, m, a.step, a_words);
+  if (b_across)
+    pack_lines(pool, b.data, 1, k, n, b.row, b_words);
+  else
+    pack_neighbours(pool, b.data, n, k, b.step, b_words);
   const Matrix left = a_along ? Matrix{a_words, half, 1} : Matrix{a_words, 1, m};
   const Matrix right = b_across ? Matrix{b_words, n, 1} : Matrix{b_words, 1, half};
   product(pair_kernel(), pool, workspace, m, n, half, left, right, c, ldc, add, finish);
@@ -321,8 +328,8 @@ inline void convolution_weight_gradient_of_pairs(Pool& pool, Workspace& workspac
 }  // namespace cpu
 
 /// See the head of this file.
-inline constexpr Precision bfloat16_precision{"bfloat16", cpu::detail::product_of_pairs, cpu::detail::convolution_of_pairs,
-                                    cpu::detail::convolution_adjoint_of_pairs,
-                                    cpu::detail::convolution_weight_gradient_of_pairs};
+inline constexpr Precision bfloat16_precision{cpu::detail::product_of_pairs, cpu::detail::convolution_of_pairs,
+                                              cpu::detail::convolution_adjoint_of_pairs,
+                                              cpu::detail::convolution_weight_gradient_of_pairs};
 
 }  // namespace vaelib::inline VAELIB_ABI

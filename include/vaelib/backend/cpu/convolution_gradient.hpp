@@ -117,7 +117,8 @@ inline void convolution_weight_gradient(Multiply kernel, Pool& pool, Workspace& 
     const long part = task / groups, first = part * chunk;
     const int kernel_row = static_cast<int>(task % groups) * kernel_rows;
     float* out = (part == 0 ? weight_gradient : partial + (part - 1) * size) + kernel_row * row_size;
-    detail::WeightGradientTask work{shape, {shape, kernel_row, kernel_rows}, x, y_gradient, out, part == 0 && add, kernel};
+    detail::WeightGradientTask work{shape, {shape, kernel_row, kernel_rows}, x, y_gradient, out, part == 0 && add,
+                                    kernel};
     work.run(first, std::min(rows, first + chunk), workspace.worker(worker));
   });
   if (chunks == 1) return;

@@ -18,10 +18,9 @@ class Cpu : public HostCodes<Cpu, float> {
  public:
   static constexpr const char* name = "cpu";
 
-  explicit Cpu(int threads = 0, const Precision& products = single_precision)
-      : machine(std::make_unique<Machine>(threads)), chosen(&products) {}
+  explicit Cpu(int threads = 0, Precision products = single_precision)
+      : machine(std::make_unique<Machine>(threads)), precision(products) {}
   int threads() const { return machine->pool.threads(); }
-  const Precision& precision() const { return *chosen; }
 
   void parallel(long tasks, auto&& f) { machine->pool.run(tasks, f); }
   /// body(lanes, task) for each task, where `lanes` tells the vectors of the processor: see core/vectorize.hpp.
@@ -35,23 +34,23 @@ class Cpu : public HostCodes<Cpu, float> {
   void product(long m, int n, long k, MatrixView<float> a, MatrixView<float> b, float* c, bool add,
                const float* bias = nullptr, F f = {}) {
     const Epilogue<F> epilogue{bias, f};
-    chosen->product(machine->pool, machine->workspace, m, n, k, a, b, c, n, add, epilogue.finish());
+    precision.product(machine->pool, machine->workspace, m, n, k, a, b, c, n, add, epilogue.finish());
   }
   template <class F = Identity>
   void convolution(const ConvolutionShape& s, long images, const float* x, const float* weight, float* y, bool add,
                    const float* bias = nullptr, F f = {}) {
     const Epilogue<F> epilogue{bias, f};
-    chosen->convolution(machine->pool, machine->workspace, s, images, x, weight, y, add, epilogue.finish());
+    precision.convolution(machine->pool, machine->workspace, s, images, x, weight, y, add, epilogue.finish());
   }
   template <class F = Identity>
   void convolution_adjoint(const ConvolutionShape& s, long images, const float* y, const float* weight, float* x,
                            bool add, const float* bias = nullptr, F f = {}) {
     const Epilogue<F> epilogue{bias, f};
-    chosen->convolution_adjoint(machine->pool, machine->workspace, s, images, y, weight, x, add, epilogue.finish());
+    precision.convolution_adjoint(machine->pool, machine->workspace, s, images, y, weight, x, add, epilogue.finish());
   }
   void convolution_weight_gradient(const ConvolutionShape& s, long images, const float* x, const float* y,
                                    float* weight, bool add) {
-    chosen->convolution_weight_gradient(machine->pool, machine->workspace, s, images, x, y, weight, add);
+    precision.convolution_weight_gradient(machine->pool, machine->workspace, s, images, x, y, weight, add);
   }
   /// The nearest of `count` codes to each row of x, the lowest where several are as near: backend/cpu/nearest.hpp.
   void nearest_codes(long rows, int count, int width, const float* x, const float* codes, std::int32_t* index) {
@@ -109,7 +108,7 @@ class Cpu : public HostCodes<Cpu, float> {
   };
 
   std::unique_ptr<Machine> machine;
-  const Precision* chosen;
+  Precision precision;
 };
 
 }  // namespace vaelib::inline VAELIB_ABI

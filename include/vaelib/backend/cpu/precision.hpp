@@ -11,7 +11,6 @@ namespace vaelib::inline VAELIB_ABI {
 
 /// A value that brings its code with it: a program that does not name bfloat16_precision does not compile it.
 struct Precision {
-  const char* name;
   void (*product)(cpu::Pool&, cpu::Workspace&, long m, int n, long k, cpu::Matrix a, cpu::Matrix b, float* c, long ldc,
                   bool add, cpu::Finish);
   void (*convolution)(cpu::Pool&, cpu::Workspace&, const ConvolutionShape&, long images, const float* x,
@@ -22,7 +21,7 @@ struct Precision {
                                       const float* y_gradient, float* weight_gradient, bool add);
 };
 
-inline constexpr Precision single_precision{"single", cpu::product, cpu::convolution, cpu::convolution_adjoint,
+inline constexpr Precision single_precision{cpu::product, cpu::convolution, cpu::convolution_adjoint,
                                             cpu::convolution_weight_gradient};
 
 }  // namespace vaelib::inline VAELIB_ABI

@@ -1,6 +1,6 @@
 // Scratch memory of the operations: a part that all threads share (packed operands, partial sums), one for operands in
-// another precision, and one for each worker of a pool (gathered pixels). It grows to the largest need and stays, so that
-// a training step takes no memory from the heap once the largest batch was seen.
+// another precision, and one for each worker of a pool (gathered pixels). It grows to the largest need and stays, so
+// that a training step takes no memory from the heap once the largest batch was seen.
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,7 @@
 // The time of one training step: forward, backward, Adam.
 //
-//   bench_train_step [--threads N] [flags of Google Benchmark]      train_step/fc, ... conv28, conv64, vq
+//   bench_train_step [--threads N] [flags of Google Benchmark]      train_step/fc, ... conv28, conv64, vq;
+//                                                                   the same in bfloat16: train_step_bfloat16/...
 //   bench_train_step [--threads N] --worker NAME --weights FILE --inputs FILE      a contestant of compare.py
 //
 // As a worker it talks as peers/worker.py says, and knows two commands more: `peak` measures the multiply-adds that the
@@ -11,6 +12,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <sstream>
+#include <vaelib/backend/cpu/bfloat16.hpp>
 
 #include "fma_peak.hpp"
 #include "workloads.hpp"
@@ -39,8 +41,8 @@ struct Options {
 double peak = 0;  // GFLOP/s of the processor: the best of all measurements counts
 
 template <class Workload>
-void train_step(benchmark::State& state, int threads) {
-  Training<Workload> training(threads);
+void train_step(benchmark::State& state, int threads, Precision precision) {
+  Training<Workload> training(threads, precision);
   for (int i = 0; i < 3; ++i) training.step();
   Cpu& cpu = training.learner.backend;
   peak = std::max(peak, fma_peak(cpu));
@@ -54,9 +56,12 @@ void train_step(benchmark::State& state, int threads) {
 }
 
 template <class Workload>
-void add_benchmark(int threads) {
-  const auto name = "train_step/" + std::string(Workload::name);
-  benchmark::RegisterBenchmark(name.c_str(), train_step<Workload>, threads)->Unit(benchmark::kMillisecond);
+void add_benchmarks(int threads) {
+  for (const Precision* precision : {&single_precision, &bfloat16_precision}) {
+    const auto name = text(precision == &bfloat16_precision ? "train_step_bfloat16/" : "train_step/", Workload::name);
+    benchmark::RegisterBenchmark(name.c_str(), train_step<Workload>, threads, *precision)
+        ->Unit(benchmark::kMillisecond);
+  }
 }
 
 int run_benchmarks(const Options& options, int count, char** rest) {
@@ -65,10 +70,10 @@ int run_benchmarks(const Options& options, int count, char** rest) {
   benchmark::AddCustomContext("threads", std::to_string(Cpu(options.threads).threads()));
   benchmark::AddCustomContext("simd_width", std::to_string(simd_width()));
   benchmark::AddCustomContext("openblas_core", blas_core());
-  add_benchmark<Fc>(options.threads);
-  add_benchmark<Conv28>(options.threads);
-  add_benchmark<Conv64>(options.threads);
-  add_benchmark<Vq>(options.threads);
+  add_benchmarks<Fc>(options.threads);
+  add_benchmarks<Conv28>(options.threads);
+  add_benchmarks<Conv64>(options.threads);
+  add_benchmarks<Vq>(options.threads);
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
   return 0;

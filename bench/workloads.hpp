@@ -112,7 +112,8 @@ struct Training {
   std::vector<float> images;
   Batch<float> batch;
 
-  explicit Training(int threads) : learner({}, Adam{}, Cpu(threads), 1) {
+  explicit Training(int threads, Precision precision = single_precision)
+      : learner({}, Adam{}, Cpu(threads, precision), 1) {
     const Shape shape = learner.weights.model.input_shape();
     images.resize(std::size_t(Workload::batch) * shape.size());
     uniform(RandomKey{}, 0, Workload::batch, shape.size(), images.data());

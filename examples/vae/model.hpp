@@ -19,6 +19,7 @@ struct ModelSettings {
   float free_bits = 0, learning_rate = 1e-3f;
   std::uint64_t seed = 0;
   int threads = 0;
+  bool bfloat16 = false;  ///< products and convolutions of the training
 };
 
 /// What one step takes, and what came of it.

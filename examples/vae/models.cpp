@@ -1,4 +1,5 @@
 // The models: fully connected, convolutional for small images and for larger ones; each also conditional.
+#include <vaelib/backend/cpu/bfloat16.hpp>
 #include <vaelib/io/onnx_export.hpp>
 #include <vaelib/vae.hpp>
 
@@ -40,7 +41,8 @@ template <class Model>
 class ModelOf : public AnyModel {
  public:
   ModelOf(Model model, const ModelSettings& s)
-      : trainer(std::move(model), Adam{.learning_rate = s.learning_rate}, Cpu(s.threads), s.seed) {}
+      : trainer(std::move(model), Adam{.learning_rate = s.learning_rate},
+                Cpu(s.threads, s.bfloat16 ? bfloat16_precision : single_precision), s.seed) {}
 
   long parameters() const override { return trainer.weights().count(); }
   int threads() const override { return trainer.learner.backend.threads(); }

@@ -29,7 +29,7 @@ struct TrainOptions {
   std::int64_t epochs = 50, batch_size = 128, micro_batch = 0, patience = 0;
   double lr = 1e-3, clip_norm = 0, ema = 0;
   std::string init_from, init_parts = "encoder.";
-  std::string non_finite = "stop";
+  std::string non_finite = "stop", precision = "single";
   std::uint64_t seed = 0;
 
   double beta = 1, min_beta = 0, max_beta = 1, free_bits = 0;
@@ -137,6 +137,12 @@ void each_flag(Options& o, F&& f) {
          "what to do about a step whose loss or gradients are not finite: stop, skip it,\nor roll-back to the last weights that were",
          one_of({"stop", "skip", "roll-back"})},
     o.non_finite);
+  f(Flag{"precision", "NAME", course, training,
+         "of the operands of products and convolutions while training: single, or\n"
+         "bfloat16, which is faster on processors with AVX512_BF16; sums, weights and\n"
+         "everything else are single, and so is every later use of the model",
+         one_of({"single", "bfloat16"})},
+    o.precision);
   f(Flag{"ema", "DECAY", identity, training,
          "keep an exponential moving average of the weights, which is what is tested and\nsaved in the end (0.999 is usual); 0: none",
          number(0, 0.9999999)},

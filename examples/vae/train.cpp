@@ -68,6 +68,7 @@ std::unique_ptr<AnyModel> model_of(const TrainOptions& o, Shape image, int class
   settings.learning_rate = float(o.lr);
   settings.seed = o.seed;
   settings.threads = int(o.threads);
+  settings.bfloat16 = o.precision == "bfloat16";
   return make_model(settings);
 }
 
@@ -100,7 +101,8 @@ void print_headline(const TrainOptions& o, const ImageData& data, const AnyModel
     line("", text("their numbers x are read as (x - ", text_of_value(data.normalisation.offset), ") * ", text_of_value(data.normalisation.scale)));
   line("training", text(o.epochs, " epochs of ", batches, " steps, batches of ", o.batch_size, ", learning rate ",
                         text_of_value(o.lr), ", beta ", beta_text(o), ", seed ", o.seed));
-  line("device", text("cpu, ", model.threads(), model.threads() == 1 ? " thread" : " threads"));
+  line("device", text("cpu, ", model.threads(), model.threads() == 1 ? " thread" : " threads",
+                      o.precision == "single" ? "" : ", products in " + o.precision));
   line("output", folder.path() + '/');
   if (model.steps() > 0) line("resumed", text("after step ", model.steps()));
   std::fflush(stdout);

@@ -28,26 +28,18 @@
 // The processor: packed products and convolutions, vectorised loops, one pool of threads.
 
 #include <memory>
-// Convolution of images with channels last, its adjoint and the gradient of its weight, as products without a matrix of
-// windows.
+// The nearest of many codes to each vector, without a matrix of distances.
 //
-//   y[o, :] (+)= sum over kernel position d of x[o * stride + d - padding, :] weight[d]        (here in one dimension)
+//   index(i) = argmin_j |x_i - e_j|^2 = argmax_j (x_i e_j - |e_j|^2 / 2)       the lowest j where several are as near
 //
-// Every output is summed in one order that depends on the shape alone: the same bits for any number of threads and any
-// split of the batch.
+// The scores of 6 vectors and one panel of codes are a tile of a product and never leave the registers: each lane keeps its
+// best score, its index and its second best. Where the processor multiplies pairs of bfloat16 (twice as many a second as
+// floats), the scores are those of rounded numbers. What rounding may have added to a score is bounded, by how much was in fact
+// rounded; codes that it could have brought behind are compared by their distances in double. So the answer is that of a search
+// through all distances, and how the scores were computed does not show in it.
+//
+// Codes are packed a part at a time, so that this takes little memory beside that of a matrix of distances.
 
-#include <algorithm>
-// The adjoint of a convolution: the gradient of its input, and the forward pass of a transposed convolution.
-//
-//   x[i, :] (+)= sum over outputs o and kernel positions d with o * stride + d - padding = i of weight[d] y[o]
-//
-// The pixels of x fall into stride x stride phases. Those of one phase are touched by the same kernel positions only,
-// so each phase is a small convolution of stride 1 over y: no multiplication by zero, and every pixel is finished at
-// once. With few channels (an image's colours) that would leave the vectors nearly empty; then all kernel positions are
-// columns of one product instead, and its rows are added into x in a fixed order.
-
-#include <algorithm>
-#include <utility>
 // C (m x n) = or += A (m x k) B (k x n), in float.
 //
 // Every element of C is summed in one order that depends on k alone: blocks of 256 are chains of fused multiply-adds
@@ -223,11 +215,14 @@ __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"), flatten)) 
 
 }  // namespace detail
 
+/// Adds the product of a block to C, or writes it.
+using Multiply = void (*)(const Block&);
+
 /// What depends on the instruction set: the width of the panels of B and the loops over them.
 struct Kernels {
   const char* name;
   int lanes, panel_columns;
-  void (*multiply)(const Block&);
+  Multiply multiply;
 };
 
 inline constexpr Kernels kernels_4_lanes{"4 lanes", 4, detail::panel_columns<4>, detail::multiply_4_lanes};
@@ -700,9 +695,9 @@ inline void pack(Pool& pool, const Matrix& b, long k, int n, float* packed) {
 
 }  // namespace cpu
 }  // namespace vaelib::inline VAELIB_ABI
-// Scratch memory of the operations: a part that all threads share (packed operands, partial sums) and one for each
-// worker of a pool (gathered pixels). It grows to the largest need and stays, so that a training step takes no memory
-// from the heap once the largest batch was seen.
+// Scratch memory of the operations: a part that all threads share (packed operands, partial sums), one for operands in
+// another precision, and one for each worker of a pool (gathered pixels). It grows to the largest need and stays, so
+// that a training step takes no memory from the heap once the largest batch was seen.
 
 #include <cstddef>
 #include <memory>
@@ -739,6 +734,8 @@ class Workspace {
  public:
   float* shared(std::size_t count) { return shared_.take(count); }
 
+  float* operands(std::size_t count) { return operands_.take(count); }
+
   /// Makes sure that each of the workers has `count` floats.
   void reserve_workers(int workers, std::size_t count) {
     if (count_ < workers) workers_.reset(new Scratch[static_cast<std::size_t>(workers)]), count_ = workers;
@@ -748,13 +745,13 @@ class Workspace {
 
   /// All floats held.
   std::size_t size() const {
-    std::size_t total = shared_.size();
+    std::size_t total = shared_.size() + operands_.size();
     for (int worker = 0; worker < count_; ++worker) total += workers_[static_cast<std::size_t>(worker)].size();
     return total;
   }
 
  private:
-  Scratch shared_;
+  Scratch shared_, operands_;
   std::unique_ptr<Scratch[]> workers_;
   int count_ = 0;
 };
@@ -847,26 +844,6 @@ inline void product_of_no_depth(long m, int n, float* c, long ldc, bool add, Fin
 
 }  // namespace detail
 
-#if defined(VAELIB_CBLAS)
-/// See the head of this file.
-inline void product(Pool& pool, Workspace&, long m, int n, long k, Matrix a, Matrix b, float* c, long ldc, bool add,
-                    Finish finish = {}) {
-  static const bool one_thread = (openblas_set_num_threads(1), true);
-  static_cast<void>(one_thread);
-  constexpr long rows = 256;
-  pool.run(m > 0 && n > 0 ? (m + rows - 1) / rows : 0, [&](long task) {
-    const long i = task * rows;
-    const int height = static_cast<int>(std::min(rows, m - i));
-    cblas_sgemm(CblasRowMajor, a.step == 1 ? CblasNoTrans : CblasTrans, b.step == 1 ? CblasNoTrans : CblasTrans, height,
-                n, static_cast<int>(k), 1.0f, a.data + i * a.row,
-                static_cast<int>(std::max(1L, a.step == 1 ? std::max(a.row, k) : a.step)), b.data,
-                static_cast<int>(std::max(1L, b.step == 1 ? std::max(b.row, long{n}) : b.step)), add ? 1.0f : 0.0f,
-                c + i * ldc, static_cast<int>(ldc));
-    if (finish.run) finish.run(finish.context, c + i * ldc, ldc, height, n, i, 0);
-  });
-}
-#else
-
 namespace detail {
 
 /// The tasks of a product. A tile is rows x columns elements of C; its sums over one chunk of k are a part of it.
@@ -882,6 +859,7 @@ struct ProductTask {
   long ldc;
   bool add;
   Finish finish;
+  Multiply kernel;
 
   struct Tile {
     long i, rows;
@@ -956,22 +934,22 @@ struct ProductTask {
     block.c = out;
     block.c_rows = c_rows;
     block.rows = static_cast<int>(rows);
-    kernels()->multiply(block);
+    kernel(block);
   }
 };
 
 }  // namespace detail
 
-/// See the head of this file.
-inline void product(Pool& pool, Workspace& workspace, long m, int n, long k, Matrix a, Matrix b, float* c, long ldc,
-                    bool add, Finish finish = {}) {
+/// Of elements that `kernel` knows how to multiply; see the head of this file.
+inline void product(Multiply kernel, Pool& pool, Workspace& workspace, long m, int n, long k, Matrix a, Matrix b,
+                    float* c, long ldc, bool add, Finish finish = {}) {
   if (m <= 0 || n <= 0) return;
   if (k <= 0) return detail::product_of_no_depth(m, n, c, ldc, add, finish);
   const detail::Cut cut(m, n, k);
   const std::size_t b_size = cut.shared ? packed_size(k, n) : 0;
   const long parts = cut.parallel_chunks ? cut.chunks - 1 : 0;
   float* packed = workspace.shared(b_size + static_cast<std::size_t>(parts * m * n));
-  const detail::ProductTask work{cut, m, n, k, a, b, packed, packed + b_size, c, ldc, add, finish};
+  const detail::ProductTask work{cut, m, n, k, a, b, packed, packed + b_size, c, ldc, add, finish, kernel};
   workspace.reserve_workers(pool.threads(), work.scratch_size());
   if (cut.shared) pack(pool, b, k, n, packed);
   const long tiles = work.tiles();
@@ -984,10 +962,413 @@ inline void product(Pool& pool, Workspace& workspace, long m, int n, long k, Mat
     pool.run(tiles, [&](long task, int worker) { work.compute(work.tile(task), workspace.worker(worker)); });
   }
 }
+
+#if defined(VAELIB_CBLAS)
+/// See the head of this file.
+inline void product(Pool& pool, Workspace&, long m, int n, long k, Matrix a, Matrix b, float* c, long ldc, bool add,
+                    Finish finish = {}) {
+  static const bool one_thread = (openblas_set_num_threads(1), true);
+  static_cast<void>(one_thread);
+  constexpr long rows = 256;
+  pool.run(m > 0 && n > 0 ? (m + rows - 1) / rows : 0, [&](long task) {
+    const long i = task * rows;
+    const int height = static_cast<int>(std::min(rows, m - i));
+    cblas_sgemm(CblasRowMajor, a.step == 1 ? CblasNoTrans : CblasTrans, b.step == 1 ? CblasNoTrans : CblasTrans, height,
+                n, static_cast<int>(k), 1.0f, a.data + i * a.row,
+                static_cast<int>(std::max(1L, a.step == 1 ? std::max(a.row, k) : a.step)), b.data,
+                static_cast<int>(std::max(1L, b.step == 1 ? std::max(b.row, long{n}) : b.step)), add ? 1.0f : 0.0f,
+                c + i * ldc, static_cast<int>(ldc));
+    if (finish.run) finish.run(finish.context, c + i * ldc, ldc, height, n, i, 0);
+  });
+}
+#else
+/// See the head of this file.
+inline void product(Pool& pool, Workspace& workspace, long m, int n, long k, Matrix a, Matrix b, float* c, long ldc,
+                    bool add, Finish finish = {}) {
+  product(kernels()->multiply, pool, workspace, m, n, k, a, b, c, ldc, add, finish);
+}
 #endif
 
 }  // namespace cpu
 }  // namespace vaelib::inline VAELIB_ABI
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+namespace vaelib::inline VAELIB_ABI {
+namespace cpu {
+
+/// Some vectors and the codes of a part, in panels (see pack.hpp). Each row keeps `lanes` best scores, second best scores and
+/// indices. A step of `steps` is one number, or in bfloat16 a pair of numbers in one word.
+struct SearchBlock {
+  const float* x;
+  int rows, steps;
+  const float* codes;
+  const float* half_norms;  // |e|^2 / 2; infinite behind the last code, up to whole vectors
+  int count;
+  float *best, *second;
+  std::int32_t* index;
+};
+
+namespace detail {
+
+template <int Lanes>
+struct IntegersOf {
+  typedef std::int32_t type __attribute__((vector_size(Lanes * sizeof(float)), may_alias));
+};
+
+/// Takes the scores of one row and the codes from `code` on into account.
+template <int Lanes, int Vectors>
+[[gnu::always_inline]] inline void keep_best(const SearchBlock& block, int row, int code, const typename VectorOf<Lanes>::Aligned (&scores)[Vectors]) {
+  using Vector = typename VectorOf<Lanes>::Aligned;
+  using Integers = typename IntegersOf<Lanes>::type;
+  Vector& best = *reinterpret_cast<Vector*>(block.best + row * Lanes);
+  Vector& second = *reinterpret_cast<Vector*>(block.second + row * Lanes);
+  Integers& index = *reinterpret_cast<Integers*>(block.index + row * Lanes);
+  Vector b = best, s = second;
+  Integers at = index;
+#pragma GCC unroll 4
+  for (int j = 0; j < Vectors; ++j) {
+    const Vector score = scores[j];
+    const auto better = score > b;
+    const Vector loser = better ? b : score;
+    s = loser > s ? loser : s;
+    b = better ? score : b;
+    at = better ? Integers{} + (code + j * Lanes) : at;
+  }
+  best = b;
+  second = s;
+  index = at;
+}
+
+/// The rows of a tile; those behind the last one repeat it.
+inline const float* row_of(const SearchBlock& block, int row) { return block.x + long(std::min(row, block.rows - 1)) * block.steps; }
+
+template <int Lanes, int Vectors>
+[[gnu::always_inline]] inline void search_tile(const SearchBlock& block, int first, const float* codes, int code) {
+  using Vector = typename VectorOf<Lanes>::Aligned;
+  const float* x[tile_rows];
+#pragma GCC unroll 6
+  for (int i = 0; i < tile_rows; ++i) x[i] = row_of(block, first + i);
+  Vector sum[tile_rows][Vectors];
+#pragma GCC unroll 6
+  for (int i = 0; i < tile_rows; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) sum[i][j] = -*reinterpret_cast<const Vector*>(block.half_norms + code + j * Lanes);
+  for (int p = 0; p < block.steps; ++p, codes += Vectors * Lanes) {
+    Vector values[Vectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) values[j] = *reinterpret_cast<const Vector*>(codes + j * Lanes);
+#pragma GCC unroll 6
+    for (int i = 0; i < tile_rows; ++i) {
+      const Vector factor = x[i][p] - Vector{};
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) sum[i][j] += factor * values[j];
+    }
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < tile_rows; ++i)
+    if (first + i < block.rows) keep_best<Lanes, Vectors>(block, first + i, code, sum[i]);
+}
+
+/// Panel by panel, so that a panel stays in the first-level cache while the rows go by.
+template <int Lanes>
+[[gnu::always_inline]] inline void search(const SearchBlock& block) {
+  constexpr int columns = panel_columns<Lanes>;
+  for (int j = 0; j < block.count; j += columns) {
+    const int vectors = (std::min(columns, block.count - j) + Lanes - 1) / Lanes;
+    const float* codes = block.codes + long(j) * block.steps;
+    for (int i = 0; i < block.rows; i += tile_rows) {
+      if (vectors == 1) search_tile<Lanes, 1>(block, i, codes, j);
+      if (vectors == 2) search_tile<Lanes, 2>(block, i, codes, j);
+      if constexpr (Lanes >= 16) {
+        if (vectors == 3) search_tile<Lanes, 3>(block, i, codes, j);
+        if (vectors == 4) search_tile<Lanes, 4>(block, i, codes, j);
+      }
+    }
+  }
+}
+
+inline void search_4_lanes(const SearchBlock& block) { search<4>(block); }
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"), flatten)) inline void search_avx2(const SearchBlock& block) { search<8>(block); }
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"), flatten)) inline void search_avx512(const SearchBlock& block) {
+  search<16>(block);
+}
+/// search<16> of pairs of bfloat16; all panels are of 64 codes.
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,avx512bf16"))) inline void search_bfloat16(const SearchBlock& block) {
+  using Vector = VectorOf<16>::Aligned;
+  using Integers = IntegersOf<16>::type;
+  typedef std::int32_t Word __attribute__((may_alias));
+  for (int code = 0; code < block.count; code += 64)
+    for (int first = 0; first < block.rows; first += tile_rows) {
+      const float* codes = block.codes + long(code) * block.steps;
+      const Word* x[tile_rows];
+#pragma GCC unroll 6
+      for (int i = 0; i < tile_rows; ++i) x[i] = reinterpret_cast<const Word*>(row_of(block, first + i));
+      Vector sum[tile_rows][4];
+#pragma GCC unroll 6
+      for (int i = 0; i < tile_rows; ++i)
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) sum[i][j] = -*reinterpret_cast<const Vector*>(block.half_norms + code + j * 16);
+      for (int p = 0; p < block.steps; ++p, codes += 64) {
+        Vector values[4];
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) values[j] = *reinterpret_cast<const Vector*>(codes + j * 16);
+#pragma GCC unroll 6
+        for (int i = 0; i < tile_rows; ++i) {
+          const Integers factor = Integers{} + x[i][p];
+#pragma GCC unroll 4
+          for (int j = 0; j < 4; ++j) {
+            Vector s = sum[i][j];  // an operand in an array would stay in memory
+            asm("vdpbf16ps %2, %1, %0" : "+v"(s) : "v"(factor), "v"(values[j]));
+            sum[i][j] = s;
+          }
+        }
+      }
+#pragma GCC unroll 6
+      for (int i = 0; i < tile_rows; ++i)
+        if (first + i < block.rows) keep_best<16, 4>(block, first + i, code, sum[i]);
+    }
+}
+/// A row in bfloat16 (to nearest, ties to even), two numbers a word, and its squared length and what rounding changed of that.
+struct Rounding {
+  double norm = 0, change = 0;  // |x|^2 and |x - x in bfloat16|^2
+};
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,avx512bf16"))) inline Rounding round_row(const float* x, int width, float* words) {
+  using Vector = VectorOf<16>::Unaligned;
+  using Integers = IntegersOf<16>::type;
+  Vector norm{}, change{};
+  for (int p = 0; p < width; p += 32) {
+    float tail[32] = {};
+    if (width - p < 32) std::copy(x + p, x + width, tail);
+    const float* from = width - p < 32 ? tail : x + p;
+    const Vector low = *reinterpret_cast<const Vector*>(from), high = *reinterpret_cast<const Vector*>(from + 16);
+    Integers pairs;
+    asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(pairs) : "v"(low), "v"(high));
+    std::memcpy(words + p / 2, &pairs, sizeof(float) * std::size_t(std::min(16, (width - p + 1) / 2)));
+    for (int half = 0; half < 2; ++half) {
+      Vector rounded;
+      asm("vpmovzxwd %1, %0" : "=v"(rounded) : "m"(*(reinterpret_cast<const char(*)[32]>(&pairs) + half)));
+      rounded = (Vector)((Integers)rounded << 16);
+      const Vector v = half ? high : low, d = v - rounded;
+      norm += v * v;
+      change += d * d;
+    }
+  }
+  Rounding sums;
+  for (int k = 0; k < 16; ++k) sums.norm += 1.001 * double(norm[k]), sums.change += 1.001 * double(change[k]);
+  return sums;
+}
+inline bool has_bfloat16() { return __builtin_cpu_supports("avx512bf16"); }
+#else
+inline void search_bfloat16(const SearchBlock&) {}
+struct Rounding {
+  double norm = 0, change = 0;
+};
+inline Rounding round_row(const float*, int, float*) { return {}; }
+inline bool has_bfloat16() { return false; }
+#endif
+
+inline void search(const SearchBlock& block) {
+#if defined(__x86_64__)
+  if (kernels()->lanes == 16) return search_avx512(block);
+  if (kernels()->lanes == 8) return search_avx2(block);
+#endif
+  search_4_lanes(block);
+}
+
+/// Whether scores are computed in bfloat16. Tests set it; nothing else may.
+inline bool& searches_in_bfloat16() {
+  static bool on = has_bfloat16();
+  return on;
+}
+
+/// |x - e|^2 in double; x alone: |x|^2.
+inline double squared_distance(int width, const float* x, const float* e = nullptr) {
+  typedef float Floats __attribute__((vector_size(16), aligned(4), may_alias));
+  typedef double Doubles __attribute__((vector_size(32)));
+  Doubles sums{};
+  int p = 0;
+  for (; p + 4 <= width; p += 4) {
+    const Floats a = *reinterpret_cast<const Floats*>(x + p), b = e ? *reinterpret_cast<const Floats*>(e + p) : Floats{};
+    const Doubles d = __builtin_convertvector(a, Doubles) - __builtin_convertvector(b, Doubles);
+    sums += d * d;
+  }
+  double sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  for (; p < width; ++p) {
+    const double d = double(x[p]) - (e ? double(e[p]) : 0.0);
+    sum += d * d;
+  }
+  return sum;
+}
+
+/// A search: what all its tasks read, and where they write.
+class NearestCodes {
+ public:
+  static constexpr int rows_of_task = 96;
+
+  NearestCodes(Pool& p, Workspace& w, long n, int k, int d, const float* vectors, const float* table, std::int32_t* out)
+      : pool(p), workspace(w), rows(n), count(k), width(d), x(vectors), codes(table), index(out) {
+    pairs = kernels()->lanes == 16 && searches_in_bfloat16();
+    steps = pairs ? (d + 1) / 2 : d;
+    // a part of the codes: packed, it takes less than a hundredth of the distances, or fits into the second-level cache
+    const long most = std::max(1L << 16, rows * count / 160) / std::max(1, steps);
+    part = int(std::clamp<long>(most / 64 * 64, 64, round_up(count, 64)));
+  }
+
+  void run() {
+    const bool parts = part < count;
+    packed = workspace.shared(std::size_t(part) * steps + part + (parts ? std::size_t(rows) : 0) + 2 * norm_tasks());
+    half_norms = packed + long(part) * steps;
+    extremes = half_norms + part;
+    leads = parts ? extremes + 2 * norm_tasks() : nullptr;
+    workspace.reserve_workers(pool.threads(), std::size_t(rows_of_task) * (3 * kernels()->lanes + (pairs ? steps : 0)));
+    for (int begin = 0; begin < count; begin += part) {
+      first = begin;
+      size = std::min(part, count - begin);
+      pack_codes();
+      pool.run((rows + rows_of_task - 1) / rows_of_task, [&](long task, int worker) { search_rows(task * rows_of_task, workspace.worker(worker)); });
+    }
+  }
+
+ private:
+  static constexpr int panel = 64;  // codes that one task packs
+  std::size_t norm_tasks() const { return std::size_t(part) / panel; }
+
+  /// The codes of this part, their norms, and how much rounding changed them.
+  void pack_codes() {
+    const int panels = (size + panel - 1) / panel;
+    if (!pairs) pack(pool, {codes + long(first) * width, 1, width}, width, size, packed);
+    pool.run(panels, [&](long task, int worker) {
+      const int begin = int(task) * panel, columns = std::min(panel, size - begin);
+      const float* e = codes + long(first + begin) * width;
+      float norm = 0, change = 0;
+      std::fill_n(half_norms + begin, panel, std::numeric_limits<float>::infinity());
+      for (int j = 0; j < columns; ++j) {
+        half_norms[begin + j] = float(0.5 * squared_distance(width, e + long(j) * width));
+        norm = std::max(norm, half_norms[begin + j]);
+        if (pairs) change = std::max(change, float(round_row(e + long(j) * width, width, workspace.worker(worker) + long(j) * steps).change));
+      }
+      if (pairs) pack_panel({workspace.worker(worker), 1, steps}, steps, columns, packed + long(begin) * steps, panel);
+      extremes[2 * task] = norm;
+      extremes[2 * task + 1] = std::sqrt(change);
+    });
+    largest = most_changed = 0;
+    for (int t = 0; t < panels; ++t) {
+      largest = std::max(largest, double(extremes[2 * t]));
+      most_changed = std::max(most_changed, 1.001 * double(extremes[2 * t + 1]));
+    }
+  }
+
+  void search_rows(long begin, float* scratch) const {
+    const int lanes = kernels()->lanes, n = int(std::min<long>(rows_of_task, rows - begin));
+    float *best = scratch, *second = best + rows_of_task * lanes, *rounded = second + 2 * rows_of_task * lanes;
+    auto* at = reinterpret_cast<std::int32_t*>(second + rows_of_task * lanes);
+    std::fill(best, best + n * lanes, -std::numeric_limits<float>::infinity());
+    std::fill(second, second + n * lanes, -std::numeric_limits<float>::infinity());
+    std::fill(at, at + n * lanes, 0);
+    Rounding rounding[rows_of_task];
+    const float* vectors = x + begin * width;
+    for (int i = 0; i < n; ++i) {
+      const float* v = vectors + long(i) * width;
+      rounding[i] = pairs ? round_row(v, width, rounded + long(i) * steps) : Rounding{squared_distance(width, v)};
+    }
+    const SearchBlock block{pairs ? rounded : vectors, n, steps, packed, half_norms, size, best, second, at};
+    pairs ? search_bfloat16(block) : search(block);
+    for (int i = 0; i < n; ++i) finish(begin + i, rounding[i], best + i * lanes, second + i * lanes, at + i * lanes);
+  }
+
+  /// The best of the lanes of one row against what earlier parts found.
+  void finish(long row, const Rounding& rounding, const float* best, const float* second, const std::int32_t* at) const {
+    const float top = *std::max_element(best, best + kernels()->lanes), least = top - doubt(rounding);
+    if (first > 0 && top < leads[row] - (top - least)) return;
+    const int winner = settle(row, least, best, second, at);
+    if (first == 0 || distance(row, first + winner) < distance(row, index[row])) index[row] = first + winner;
+    if (leads) leads[row] = first == 0 ? top : std::max(top, leads[row]);
+  }
+
+  /// By how much a score may lie behind another whose code is farther: twice what rounding can have done to one. That is a sum of
+  /// width + 1 fused products from |e|^2 / 2 on; and in bfloat16 the changes of x and e, by the Cauchy-Schwarz inequality.
+  float doubt(const Rounding& rounding) const {
+    const double norm = std::sqrt(rounding.norm), change = std::sqrt(rounding.change), code = std::sqrt(2 * largest);
+    const double sums = 1.01 * (width + 3) * 0x1p-24 * (norm * code + largest) + width * 0x1p-125;
+    return float(2 * (sums + change * (code + most_changed) + norm * most_changed));
+  }
+  double distance(long row, int code) const { return squared_distance(width, x + row * width, codes + long(code) * width); }
+
+  /// The nearest of the codes of this part whose score is not below `least`. Where numbers are not finite, of all codes.
+  int settle(long row, float least, const float* best, const float* second, const std::int32_t* at) const {
+    const int lanes = kernels()->lanes;
+    const bool all = !std::isfinite(least);
+    int winner = -1, candidates = 0;
+    for (int k = 0; k < lanes && !all; ++k) {
+      if (best[k] >= least) winner = at[k] + k;
+      candidates += (best[k] >= least) + (second[k] >= least);
+    }
+    if (candidates == 1) return winner;
+    double smallest = std::numeric_limits<double>::infinity();
+    winner = 0;
+    const auto compare = [&](int j) {
+      const double d = distance(row, first + j);
+      if (d < smallest || (d == smallest && j < winner)) smallest = d, winner = j;
+    };
+    for (int k = 0; k < lanes; ++k) {
+      if (all || second[k] >= least) {
+        for (int j = k; j < size; j += lanes) compare(j);
+      } else if (best[k] >= least) {
+        compare(at[k] + k);
+      }
+    }
+    return winner;
+  }
+
+  Pool& pool;
+  Workspace& workspace;
+  long rows;
+  int count, width;
+  const float *x, *codes;
+  std::int32_t* index;
+  bool pairs;                     // whether scores are computed in bfloat16
+  int steps;                      // words of a row
+  int part, first = 0, size = 0;  // codes of a part, and of this one
+  float *packed = nullptr, *half_norms = nullptr, *extremes = nullptr, *leads = nullptr;
+  double largest = 0, most_changed = 0;  // |e|^2 / 2 and |e - e in bfloat16| of this part
+};
+
+}  // namespace detail
+
+/// See the head of this file. x is rows x width, codes is count x width.
+inline void nearest_codes(Pool& pool, Workspace& workspace, long rows, int count, int width, const float* x, const float* codes, std::int32_t* index) {
+  if (rows > 0) detail::NearestCodes(pool, workspace, rows, count, width, x, codes, index).run();
+}
+
+}  // namespace cpu
+}  // namespace vaelib::inline VAELIB_ABI
+// What a processor computes products and convolutions in: float, or bfloat16 (bfloat16.hpp).
+
+// Convolution of images with channels last, its adjoint and the gradient of its weight, as products without a matrix of
+// windows.
+//
+//   y[o, :] (+)= sum over kernel position d of x[o * stride + d - padding, :] weight[d]        (here in one dimension)
+//
+// Every output is summed in one order that depends on the shape alone: the same bits for any number of threads and any
+// split of the batch.
+
+#include <algorithm>
+// The adjoint of a convolution: the gradient of its input, and the forward pass of a transposed convolution.
+//
+//   x[i, :] (+)= sum over outputs o and kernel positions d with o * stride + d - padding = i of weight[d] y[o]
+//
+// The pixels of x fall into stride x stride phases. Those of one phase are touched by the same kernel positions only,
+// so each phase is a small convolution of stride 1 over y: no multiplication by zero, and every pixel is finished at
+// once. With few channels (an image's colours) that would leave the vectors nearly empty; then all kernel positions are
+// columns of one product instead, and its rows are added into x in a fixed order.
+
+#include <algorithm>
+#include <utility>
 // What the three products of a convolution share: its shape, copies of parts of an image with their border of zeros,
 // and the blocks of depth.
 //
@@ -1145,6 +1526,7 @@ struct AdjointTask {
   const float* packed;  // all phases
   float* x;
   bool add;
+  Multiply kernel;
 
   long reach() const { return ceil_div(shape.kernel_height, shape.stride); }  // most kernel positions in a phase
   long left() const { return shape.padding / shape.stride - (ceil_div(shape.kernel_width, shape.stride) - 1); }
@@ -1218,7 +1600,7 @@ struct AdjointTask {
       block.a_steps = steps;
       block.depth = depth;
       block.k_begin = first;
-      kernels()->multiply(block);
+      kernel(block);
       block.add = true;
     });
   }
@@ -1231,6 +1613,7 @@ struct ColumnTask {
   const float* packed;  // out_channels x (kernel_height, kernel_width, channels)
   float* x;
   bool add;
+  Multiply kernel;
 
   int columns() const { return shape.kernel_height * shape.kernel_width * shape.channels; }
   long group() const { return std::max(1, 96 / shape.out_width); }  // rows of y at a time
@@ -1272,7 +1655,7 @@ struct ColumnTask {
         block.rows = static_cast<int>(std::min<long>(most_pixels, pixels - p));
         block.columns = columns();
         block.add = k > 0;
-        kernels()->multiply(block);
+        kernel(block);
       }
   }
 
@@ -1299,8 +1682,9 @@ inline constexpr int few_channels = 4;
 }  // namespace detail
 
 /// x (+)= adjoint convolution of y. The Finish sees rows = pixels of x, columns = channels.
-inline void convolution_adjoint(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images,
-                                const float* y, const float* weight, float* x, bool add, Finish finish = {}) {
+inline void convolution_adjoint(Multiply kernel, Pool& pool, Workspace& workspace, const ConvolutionShape& shape,
+                                long images, const float* y, const float* weight, float* x, bool add,
+                                Finish finish = {}) {
   const long rows = images * shape.height;
   if (rows <= 0 || shape.width <= 0 || shape.channels <= 0) return;
   const auto run = [&](long task_rows, const auto& work) {
@@ -1317,7 +1701,7 @@ inline void convolution_adjoint(Pool& pool, Workspace& workspace, const Convolut
     const int n = shape.kernel_height * shape.kernel_width * shape.channels;
     float* packed = workspace.shared(packed_size(shape.out_channels, n));
     pack(pool, {weight, 1, shape.out_channels}, shape.out_channels, n, packed);
-    const detail::ColumnTask work{shape, y, packed, x, add};
+    const detail::ColumnTask work{shape, y, packed, x, add, kernel};
     workspace.reserve_workers(pool.threads(), work.scratch_size());
     return run(std::clamp<long>(4096 / shape.width, 1, shape.height), work);
   }
@@ -1330,11 +1714,15 @@ inline void convolution_adjoint(Pool& pool, Workspace& workspace, const Convolut
     for (int i = 0; i < index; ++i) before += packed_size(detail::Phase(shape, i).k(), shape.channels);
     detail::Phase(shape, static_cast<int>(index)).pack(weight, packed + before);
   });
-  const detail::AdjointTask work{shape, y, packed, x, add};
+  const detail::AdjointTask work{shape, y, packed, x, add, kernel};
   const long most = 4 * detail::most_pixels;
   const long task_rows = std::clamp<long>(phases * detail::most_pixels / shape.width, 1, std::min(most, rows));
   workspace.reserve_workers(pool.threads(), work.scratch_size(task_rows));
   run(task_rows, work);
+}
+inline void convolution_adjoint(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images,
+                                const float* y, const float* weight, float* x, bool add, Finish finish = {}) {
+  convolution_adjoint(kernels()->multiply, pool, workspace, shape, images, y, weight, x, add, finish);
 }
 
 }  // namespace cpu
@@ -1361,6 +1749,7 @@ struct WeightGradientTask {
   const float* y_gradient;
   float* out;  // of the first of these kernel rows
   bool add;
+  Multiply kernel;
 
   long group() const { return std::max(1, block_depth / shape.out_width); }
   std::size_t window_size() const { return static_cast<std::size_t>(round_up(long(windows.size(group())), 16)); }
@@ -1422,7 +1811,7 @@ struct WeightGradientTask {
         block.a_rows = x_rows;
         block.a_steps = steps;
       }
-      kernels()->multiply(block);
+      kernel(block);
     }
   }
 };
@@ -1430,8 +1819,9 @@ struct WeightGradientTask {
 }  // namespace detail
 
 /// See the head of this file.
-inline void convolution_weight_gradient(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images,
-                                        const float* x, const float* y_gradient, float* weight_gradient, bool add) {
+inline void convolution_weight_gradient(Multiply kernel, Pool& pool, Workspace& workspace,
+                                        const ConvolutionShape& shape, long images, const float* x,
+                                        const float* y_gradient, float* weight_gradient, bool add) {
   const long rows = images * shape.out_height,
              row_size = long{shape.kernel_width} * shape.channels * shape.out_channels;
   const long size = shape.kernel_height * row_size;
@@ -1446,13 +1836,14 @@ inline void convolution_weight_gradient(Pool& pool, Workspace& workspace, const 
              chunks = detail::ceil_div(rows, chunk);
   const int kernel_rows = chunks >= 8 ? shape.kernel_height : 1, groups = shape.kernel_height / kernel_rows;
   float* partial = workspace.shared(static_cast<std::size_t>((chunks - 1) * size));
-  const detail::WeightGradientTask any{shape, {shape, 0, kernel_rows}, x, y_gradient, nullptr, false};
+  const detail::WeightGradientTask any{shape, {shape, 0, kernel_rows}, x, y_gradient, nullptr, false, kernel};
   workspace.reserve_workers(pool.threads(), any.scratch_size());
   pool.run(chunks * groups, [&](long task, int worker) {
     const long part = task / groups, first = part * chunk;
     const int kernel_row = static_cast<int>(task % groups) * kernel_rows;
     float* out = (part == 0 ? weight_gradient : partial + (part - 1) * size) + kernel_row * row_size;
-    detail::WeightGradientTask work{shape, {shape, kernel_row, kernel_rows}, x, y_gradient, out, part == 0 && add};
+    detail::WeightGradientTask work{shape, {shape, kernel_row, kernel_rows}, x, y_gradient, out, part == 0 && add,
+                                    kernel};
     work.run(first, std::min(rows, first + chunk), workspace.worker(worker));
   });
   if (chunks == 1) return;
@@ -1462,6 +1853,10 @@ inline void convolution_weight_gradient(Pool& pool, Workspace& workspace, const 
     for (long part = 0; part < chunks - 1; ++part)
       detail::add_run(partial + part * size + begin, weight_gradient + begin, count);
   });
+}
+inline void convolution_weight_gradient(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images,
+                                        const float* x, const float* y_gradient, float* weight_gradient, bool add) {
+  convolution_weight_gradient(kernels()->multiply, pool, workspace, shape, images, x, y_gradient, weight_gradient, add);
 }
 
 }  // namespace cpu
@@ -1480,6 +1875,7 @@ struct ConvolutionTask {
   const float* packed;
   float* y;
   bool add;
+  Multiply kernel;
 
   void run(long first, long last, int column, int columns, float* scratch) const {
     long row_begin[most_pixels];
@@ -1512,7 +1908,7 @@ struct ConvolutionTask {
       block.a_steps = steps;
       block.depth = depth;
       block.k_begin = first;
-      kernels()->multiply(block);
+      kernel(block);
       block.add = true;
     });
   }
@@ -1521,8 +1917,8 @@ struct ConvolutionTask {
 }  // namespace detail
 
 /// y (+)= convolution of x. The Finish sees rows = pixels of y, columns = output channels.
-inline void convolution(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images, const float* x,
-                        const float* weight, float* y, bool add, Finish finish = {}) {
+inline void convolution(Multiply kernel, Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images,
+                        const float* x, const float* weight, float* y, bool add, Finish finish = {}) {
   const long rows = images * shape.out_height, k = long{shape.kernel_height} * shape.kernel_width * shape.channels;
   const int n = shape.out_channels;
   if (rows <= 0 || shape.out_width <= 0 || n <= 0) return;
@@ -1535,7 +1931,7 @@ inline void convolution(Pool& pool, Workspace& workspace, const ConvolutionShape
   float* packed = workspace.shared(packed_size(k, n));
   workspace.reserve_workers(pool.threads(), windows.size(task_rows));
   pack(pool, {weight, n, 1}, k, n, packed);
-  const detail::ConvolutionTask work{shape, windows, x, packed, y, add};
+  const detail::ConvolutionTask work{shape, windows, x, packed, y, add, kernel};
   pool.run(tasks * detail::ceil_div(n, columns), [&](long task, int worker) {
     const long first = task % tasks * task_rows, last = std::min(rows, first + task_rows);
     const int column = static_cast<int>(task / tasks) * columns, count = std::min(columns, n - column);
@@ -1546,9 +1942,34 @@ inline void convolution(Pool& pool, Workspace& workspace, const ConvolutionShape
                  pixel, column);
   });
 }
+inline void convolution(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images, const float* x,
+                        const float* weight, float* y, bool add, Finish finish = {}) {
+  convolution(kernels()->multiply, pool, workspace, shape, images, x, weight, y, add, finish);
+}
 
 }  // namespace cpu
 }  // namespace vaelib::inline VAELIB_ABI
+
+namespace vaelib::inline VAELIB_ABI {
+
+/// A value that brings its code with it: a program that does not name bfloat16_precision does not compile it.
+struct Precision {
+  void (*product)(cpu::Pool&, cpu::Workspace&, long m, int n, long k, cpu::Matrix a, cpu::Matrix b, float* c, long ldc,
+                  bool add, cpu::Finish);
+  void (*convolution)(cpu::Pool&, cpu::Workspace&, const ConvolutionShape&, long images, const float* x,
+                      const float* weight, float* y, bool add, cpu::Finish);
+  void (*convolution_adjoint)(cpu::Pool&, cpu::Workspace&, const ConvolutionShape&, long images, const float* y,
+                              const float* weight, float* x, bool add, cpu::Finish);
+  void (*convolution_weight_gradient)(cpu::Pool&, cpu::Workspace&, const ConvolutionShape&, long images, const float* x,
+                                      const float* y_gradient, float* weight_gradient, bool add);
+};
+
+inline constexpr Precision single_precision{cpu::product, cpu::convolution, cpu::convolution_adjoint,
+                                            cpu::convolution_weight_gradient};
+
+}  // namespace vaelib::inline VAELIB_ABI
+// The operations of quantizers on the processor's backends: sums of vectors by their codes, straight-through gradients.
+
 // The norms, gathers and the attention of the processor's backends, on plain pointers.
 
 // Windows of images, group norms and gates of the processor's backends, on plain pointers. Images are channels last.
@@ -3009,6 +3430,10 @@ struct Multiply {
 struct Square {
   VAELIB_HD constexpr auto operator()(auto a) const { return a * a; }
 };
+struct Scale {
+  float factor;
+  VAELIB_HD constexpr auto operator()(auto a) const { return a * factor; }
+};
 
 /// A functor that gives its slope as a function of its output.
 template <class F>
@@ -4032,14 +4457,210 @@ class HostLayers : public HostImages<Derived, R> {
 
 }  // namespace vaelib::inline VAELIB_ABI
 
+#include <cmath>
+#include <cstdint>
+
+namespace vaelib::inline VAELIB_ABI {
+
+template <class Derived, class R>
+class HostCodes : public HostLayers<Derived, R> {
+ public:
+  using Real = R;
+
+  /// errors[r] = |x_r - q_r|^2
+  void squared_errors(long rows, int columns, const Real* x, const Real* q, Real* errors) {
+    this->row_sums(rows, columns, errors, [=](auto at, long) VAELIB_LOOP {
+      const auto d = at.load(x) - at.load(q);
+      return d * d;
+    }, [](Real sum, long) { return sum; });
+  }
+
+  /// target (+)= upstream + weight (x - q), each of which may be missing: the gradient of a straight-through estimate and of
+  /// weight / 2 |x - q|^2.
+  void pull_gradient(long count, const Real* x, const Real* q, Real weight, const Real* upstream, Target<Real> target) {
+    this->elements(count, [=](auto at) VAELIB_LOOP {
+      const auto pull = (at.load(x) - at.load(q)) * weight;
+      at.store(target.data, target.add, upstream ? at.load(upstream) + pull : pull);
+    });
+  }
+
+  /// The rows in the order of their codes: those of code k are members[starts[k]] to members[starts[k + 1] - 1], ascending.
+  void group_by_code(long rows, int codes, const std::int32_t* code, std::int32_t* starts, std::int32_t* members) {
+    std::fill(starts, starts + codes + 1, 0);
+    for (long r = 0; r < rows; ++r) ++starts[code[r] + 1];
+    for (int k = 0; k < codes; ++k) starts[k + 1] += starts[k];
+    for (long r = 0; r < rows; ++r) members[starts[code[r]]++] = std::int32_t(r);
+    for (int k = codes; k > 0; --k) starts[k] = starts[k - 1];
+    starts[0] = 0;
+  }
+
+  /// f(code, sum of its vectors, their number) for all codes; the sums are in the order of the rows.
+  template <class F>
+  void for_each_code(int codes, int columns, const Real* x, const std::int32_t* starts, const std::int32_t* members, const F& f) {
+    constexpr int block = 32;
+    const int blocks = (codes + block - 1) / block;
+    Real* rows_of_codes = code_sums.at_least(long(blocks) * columns);
+    self().parallel(blocks, [&](long b) {
+      Real* sum = rows_of_codes + b * columns;
+      for (int k = int(b) * block; k < std::min(codes, int(b + 1) * block); ++k) {
+        std::fill_n(sum, columns, Real(0));
+        for (std::int32_t m = starts[k]; m < starts[k + 1]; ++m) add_row(columns, x + long(members[m]) * columns, sum);
+        f(k, static_cast<const Real*>(sum), starts[k + 1] - starts[k]);
+      }
+    });
+  }
+
+  /// y_r = x_r rotated to the direction of q_r and scaled to its length is q_r; the gradient of this map, with rotation and scale held
+  /// constant: target (+)= s (g - 2 r (r g) + 2 x^ (q^ g)), where s = |q| / |x|, ^ is unit length and r = (x^ + q^)^; plus weight (x - q).
+  /// Fifty et al. 2024, "Restructuring vector quantization with the rotation trick", section 4.2.
+  void rotation_gradient(long rows, int columns, const Real* x, const Real* q, Real weight, const Real* upstream, Target<Real> target) {
+    by_vectors(rows, [=](long r) {
+      rotate_row(columns, x + r * columns, q + r * columns, weight, upstream + r * columns, {target.data + r * columns, target.add});
+    });
+  }
+
+  /// y_r = x_r / |x_r|; lengths[r] = |x_r|, at least a tiny number.
+  void unit_rows(long rows, int columns, const Real* x, Real* y, Real* lengths) {
+    by_vectors(rows, [=](long r) {
+      Real sum = 0;
+      for (int j = 0; j < columns; ++j) sum += x[r * columns + j] * x[r * columns + j];
+      lengths[r] = std::max(std::sqrt(sum), Real(1e-12));
+      for (int j = 0; j < columns; ++j) y[r * columns + j] = x[r * columns + j] / lengths[r];
+    });
+  }
+  /// target (+)= (g - y (y g)) / |x|
+  void unit_rows_gradient(long rows, int columns, const Real* y, const Real* lengths, const Real* upstream, Target<Real> target) {
+    by_vectors(rows, [=](long r) {
+      const Real *unit = y + r * columns, *g = upstream + r * columns;
+      Real along = 0;
+      for (int j = 0; j < columns; ++j) along += unit[j] * g[j];
+      for (int j = 0; j < columns; ++j) {
+        Real& place = target.data[r * columns + j];
+        const Real gradient = (g[j] - unit[j] * along) / lengths[r];
+        place = target.add ? place + gradient : gradient;
+      }
+    });
+  }
+
+  /// Rows of scores become softmax(scale (score - half_norm)), which is that of -scale/2 |x - e|^2.
+  void assign_softly(long rows, int codes, const Real* half_norms, Real scale, Real* scores) {
+    self().parallel_lanes(rows, [=](auto tag, long r) VAELIB_LOOP {
+      using T = typename decltype(tag)::type;
+      Real* row = scores + r * codes;
+      Real largest = -INFINITY;
+      for (int j = 0; j < codes; ++j) {
+        row[j] = scale * (row[j] - half_norms[j]);
+        largest = std::max(largest, row[j]);
+      }
+      T sum(Real(0));
+      for (int j = 0; j < codes; j += lane_count<T>) {
+        const Access<T, Real> at{j, std::min(lane_count<T>, codes - j)};
+        const T p = exp(at.load(row) - T(largest));
+        at.store(row, p);
+        sum = sum + at.only(p);
+      }
+      const Real rate = 1 / vaelib::sum(sum);
+      for (int j = 0; j < codes; ++j) row[j] *= rate;
+    });
+  }
+
+  /// gradient becomes scale p (gradient - sum p gradient), row by row: that of softmax(scale scores) = p.
+  void softmax_gradient(long rows, int codes, const Real* p, Real scale, Real* gradient) {
+    by_vectors(rows, [=](long r) {
+      const Real* own = p + r * codes;
+      Real *g = gradient + r * codes, mean = 0;
+      for (int j = 0; j < codes; ++j) mean += own[j] * g[j];
+      for (int j = 0; j < codes; ++j) g[j] = scale * own[j] * (g[j] - mean);
+    });
+  }
+
+  /// The entropy of each row of probabilities: -sum p log p, nats.
+  void row_entropies(long rows, int codes, const Real* p, Real* entropies) {
+    this->row_sums(rows, codes, entropies, [=](auto at, long) VAELIB_LOOP {
+      const auto v = at.load(p);
+      return select(v > Real(0), -v * log(v), v);
+    }, [](Real sum, long) { return sum; });
+  }
+
+  /// p becomes p (g - sum p g) of its row, where g = mean_weight log_mean - own_weight log p: what the loss
+  /// mean_weight sum m log m - own_weight sum p log p, m the mean of p, pulls at the scores. log_mean is one number a code.
+  void entropy_gradient(long rows, int codes, const Real* log_mean, Real mean_weight, Real own_weight, Real* p) {
+    self().parallel_lanes(rows, [=](auto tag, long r) VAELIB_LOOP {
+      using T = typename decltype(tag)::type;
+      Real* row = p + r * codes;
+      const auto pull = [&](auto at) { 
+        const T v = at.load(row);
+        return at.load(log_mean) * T(mean_weight) - select(v > Real(0), log(v), T(Real(0))) * T(own_weight);
+      };
+      T sum(Real(0));
+      for (int j = 0; j < codes; j += lane_count<T>) {
+        const Access<T, Real> at{j, std::min(lane_count<T>, codes - j)};
+        sum = sum + at.only(at.load(row) * pull(at));
+      }
+      const T mean(vaelib::sum(sum));
+      for (int j = 0; j < codes; j += lane_count<T>) {
+        const Access<T, Real> at{j, std::min(lane_count<T>, codes - j)};
+        at.store(row, at.load(row) * (pull(at) - mean));
+      }
+    });
+  }
+
+ private:
+  Derived& self() { return static_cast<Derived&>(*this); }
+
+  template <class F>
+  void by_vectors(long rows, const F& f) {
+    self().parallel((rows + 63) / 64, [&](long b) {
+      for (long r = b * 64; r < std::min(rows, (b + 1) * 64); ++r) f(r);
+    });
+  }
+
+  static void add_row(int columns, const Real* x, Real* sum) {
+    constexpr int width = BaseAccess<Real>::width;
+    int j = 0;
+    for (; j + width <= columns; j += width) {
+      const BaseAccess<Real> at{j, width};
+      at.store(sum, at.load(sum) + at.load(x));
+    }
+    for (; j < columns; ++j) sum[j] += x[j];
+  }
+
+  static void rotate_row(int columns, const Real* x, const Real* q, Real weight, const Real* g, Target<Real> target) {
+    Real xx = 0, qq = 0, xq = 0, xg = 0, qg = 0;
+    for (int j = 0; j < columns; ++j) {
+      xx += x[j] * x[j];
+      qq += q[j] * q[j];
+      xq += x[j] * q[j];
+      xg += x[j] * g[j];
+      qg += q[j] * g[j];
+    }
+    const Real tiny = std::is_same_v<Real, float> ? Real(1e-12) : Real(1e-24);
+    const Real x_rate = 1 / std::sqrt(std::max(xx, tiny)), q_rate = 1 / std::sqrt(std::max(qq, tiny)), scale = x_rate / q_rate;
+    const Real both = 2 + 2 * xq * x_rate * q_rate;  // |x^ + q^|^2; 0 where they are opposite
+    const Real along = both > tiny ? 2 * (xg * x_rate + qg * q_rate) / both : Real(0);
+    const Real ahead = 2 * qg * q_rate;
+    for (int j = 0; j < columns; ++j) {
+      const Real unit = x[j] * x_rate;
+      const Real gradient = scale * (g[j] - along * (unit + q[j] * q_rate) + ahead * unit) + weight * (x[j] - q[j]);
+      target.data[j] = target.add ? target.data[j] + gradient : gradient;
+    }
+  }
+
+  Buffer<Real> code_sums;  // grows to the largest need and stays
+};
+
+}  // namespace vaelib::inline VAELIB_ABI
+
 namespace vaelib::inline VAELIB_ABI {
 
 /// Cpu{} uses the threads that affinity and cgroup allow, Cpu{4} four. Not to be used by two threads at a time.
-class Cpu : public HostLayers<Cpu, float> {
+/// Cpu{4, bfloat16_precision} computes products and convolutions in bfloat16: see bfloat16.hpp.
+class Cpu : public HostCodes<Cpu, float> {
  public:
   static constexpr const char* name = "cpu";
 
-  explicit Cpu(int threads = 0) : machine(std::make_unique<Machine>(threads)) {}
+  explicit Cpu(int threads = 0, Precision products = single_precision)
+      : machine(std::make_unique<Machine>(threads)), precision(products) {}
   int threads() const { return machine->pool.threads(); }
 
   void parallel(long tasks, auto&& f) { machine->pool.run(tasks, f); }
@@ -4054,23 +4675,27 @@ class Cpu : public HostLayers<Cpu, float> {
   void product(long m, int n, long k, MatrixView<float> a, MatrixView<float> b, float* c, bool add,
                const float* bias = nullptr, F f = {}) {
     const Epilogue<F> epilogue{bias, f};
-    cpu::product(machine->pool, machine->workspace, m, n, k, a, b, c, n, add, epilogue.finish());
+    precision.product(machine->pool, machine->workspace, m, n, k, a, b, c, n, add, epilogue.finish());
   }
   template <class F = Identity>
   void convolution(const ConvolutionShape& s, long images, const float* x, const float* weight, float* y, bool add,
                    const float* bias = nullptr, F f = {}) {
     const Epilogue<F> epilogue{bias, f};
-    cpu::convolution(machine->pool, machine->workspace, s, images, x, weight, y, add, epilogue.finish());
+    precision.convolution(machine->pool, machine->workspace, s, images, x, weight, y, add, epilogue.finish());
   }
   template <class F = Identity>
   void convolution_adjoint(const ConvolutionShape& s, long images, const float* y, const float* weight, float* x,
                            bool add, const float* bias = nullptr, F f = {}) {
     const Epilogue<F> epilogue{bias, f};
-    cpu::convolution_adjoint(machine->pool, machine->workspace, s, images, y, weight, x, add, epilogue.finish());
+    precision.convolution_adjoint(machine->pool, machine->workspace, s, images, y, weight, x, add, epilogue.finish());
   }
   void convolution_weight_gradient(const ConvolutionShape& s, long images, const float* x, const float* y,
                                    float* weight, bool add) {
-    cpu::convolution_weight_gradient(machine->pool, machine->workspace, s, images, x, y, weight, add);
+    precision.convolution_weight_gradient(machine->pool, machine->workspace, s, images, x, y, weight, add);
+  }
+  /// The nearest of `count` codes to each row of x, the lowest where several are as near: backend/cpu/nearest.hpp.
+  void nearest_codes(long rows, int count, int width, const float* x, const float* codes, std::int32_t* index) {
+    cpu::nearest_codes(machine->pool, machine->workspace, rows, count, width, x, codes, index);
   }
 
  private:
@@ -4124,6 +4749,7 @@ class Cpu : public HostLayers<Cpu, float> {
   };
 
   std::unique_ptr<Machine> machine;
+  Precision precision;
 };
 
 }  // namespace vaelib::inline VAELIB_ABI
@@ -5309,14 +5935,15 @@ struct Parameter {
 
 struct State {
   int count = 0;
-  float initial = 0;
+  Initialization initial{};
   bool integer = false;  ///< a counter: saved as one 64-bit integer without axes
+  int columns = 0;       ///< saved as a table of so many columns; 0: as one row of numbers
   Shape order{1};        ///< of features that were flattened, as Parameter has it
   long offset = -1;
   int id = -1;
 
   constexpr State() = default;
-  constexpr State(int n, float first, bool is_integer = false) : count(n), initial(first), integer(is_integer) {}
+  constexpr State(int n, float first, bool is_integer = false) : count(n), initial(constant(first)), integer(is_integer) {}
   constexpr long size() const { return count; }
 };
 
@@ -6182,6 +6809,12 @@ inline long feature_here(Shape order, long extent, long k) {
   return same;
 }
 
+[[gnu::cold]] inline std::vector<std::int64_t> file_shape(const State& s) {
+  if (s.integer) return {};
+  if (s.columns > 0) return {s.count / s.columns, s.columns};
+  return {s.count};
+}
+
 /// f(place in the file, place here) for every number of a parameter.
 void for_each_place(const Parameter& p, auto&& f) {
   const auto& e = p.extents;
@@ -6224,7 +6857,7 @@ template <class Weights>
     } else {
       float* to = state.data() + s.offset;
       for (long k = 0; k < s.count; ++k) to[k] = float(from[detail::feature_here(s.order, s.count, k)]);
-      tensors.push_back({name, Dtype::f32, {s.count}, to});
+      tensors.push_back({name, Dtype::f32, detail::file_shape(s), to});
     }
   }
   safetensors_write(path, std::move(tensors), metadata);
@@ -6247,7 +6880,7 @@ template <class Weights>
     }
   };
   for (const auto& [name, p] : weights.parameters) check(name, file_shape(p));
-  for (const auto& [name, s] : weights.states) check(name, s.integer ? std::vector<std::int64_t>{} : std::vector<std::int64_t>{s.count});
+  for (const auto& [name, s] : weights.states) check(name, file_shape(s));
   constexpr std::size_t most_named = 50;
   std::size_t foreign = 0;
   for (const TensorInfo& tensor : file.tensors()) {
@@ -6520,6 +7153,11 @@ struct Buffers {
 
 enum class Mode { training, evaluation };
 
+/// Where a run is: steps and epochs that were taken before this one, and the step's place in its epoch.
+struct Place {
+  std::int64_t step = 0, epoch = 0, batch = 0;
+};
+
 /// What random numbers are for: equal keys of different streams have nothing in common.
 enum class Stream : std::uint32_t { initialization, order, noise, evaluation, data, sampling };
 
@@ -6723,6 +7361,7 @@ class Step {
   bool recording = false;  ///< operations leave records
   bool proposing = false;  ///< operations propose state
   Scalar<Real> beta{}, capacity{};  ///< of this step's schedules
+  Place now{};                      ///< for the schedules of layers
   int phase = 0;                    ///< which of the model's phases this is
 
  private:
@@ -9040,23 +9679,9 @@ class WeightBuffers {
   using Real = R;
 
   [[gnu::cold]] void initialize(std::uint64_t seed) {
-    for (const auto& [name, p] : parameters) {
-      const RandomKey key{seed, 0, std::uint32_t(Stream::initialization), std::uint32_t(p.id)};
-      Real* to = values.data() + p.offset;
-      const auto scale = Real(p.initial.value);
-      switch (p.initial.kind) {
-        case Initialization::Kind::constant: std::fill_n(to, p.size(), scale); break;
-        case Initialization::Kind::uniform:
-          detail::fill_random<detail::UniformOfWords, Real>(key, 0, 1, int(p.size()), to);
-          for (long i = 0; i < p.size(); ++i) to[i] = (2 * to[i] - 1) * scale;
-          break;
-        case Initialization::Kind::normal:
-          normal(key, 0, 1, int(p.size()), to);
-          for (long i = 0; i < p.size(); ++i) to[i] *= scale;
-          break;
-      }
-    }
-    for (const auto& [name, s] : states) std::fill_n(state.data() + s.offset, s.size(), Real(s.initial));
+    for (const auto& [name, p] : parameters) draw(p.initial, {seed, 0, std::uint32_t(Stream::initialization), std::uint32_t(p.id)}, p.size(), values.data() + p.offset);
+    const auto behind = std::uint32_t(parameters.size());  // so that no state draws the numbers of a parameter
+    for (const auto& [name, s] : states) draw(s.initial, {seed, 0, std::uint32_t(Stream::initialization), behind + std::uint32_t(s.id)}, s.size(), state.data() + s.offset);
     discard();
   }
 
@@ -9094,6 +9719,22 @@ class WeightBuffers {
       : parameters(std::move(layout.parameters)), states(std::move(layout.states)), values(layout.values_size), state(layout.state_size),
         proposed(layout.state_size), proposals(long(states.size())) {
     initialize(seed);
+  }
+
+ private:
+  [[gnu::cold]] static void draw(const Initialization& from, const RandomKey& key, long size, Real* to) {
+    const auto scale = Real(from.value);
+    switch (from.kind) {
+      case Initialization::Kind::constant: std::fill_n(to, size, scale); break;
+      case Initialization::Kind::uniform:
+        detail::fill_random<detail::UniformOfWords, Real>(key, 0, 1, int(size), to);
+        for (long i = 0; i < size; ++i) to[i] = (2 * to[i] - 1) * scale;
+        break;
+      case Initialization::Kind::normal:
+        normal(key, 0, 1, int(size), to);
+        for (long i = 0; i < size; ++i) to[i] *= scale;
+        break;
+    }
   }
 };
 
@@ -9244,6 +9885,7 @@ struct StepOptions {
   RollBack roll_back{};
   std::int64_t micro_batch = 0;  ///< rows that are computed at a time, their gradients added up; 0: all
   float average = 0;             ///< decay of the average of the weights (Learner::average); 0: none is kept
+  std::int64_t epoch = 0, batch = 0;  ///< the place of the step in the run, for the schedules of layers
 };
 
 template <class Model>
@@ -9346,7 +9988,7 @@ class Learner {
   Buffer<Real> gradients;
 
  private:
-  auto forward(const Batch<Real>& samples, float beta, float capacity, Mode mode, Stream stream, std::uint64_t number, int phase) {
+  auto forward(const Batch<Real>& samples, float beta, float capacity, Mode mode, Stream stream, std::uint64_t number, int phase, Place place = {}) {
     Buffers<Real> b = weights.buffers();
     if (mode == Mode::training) {
       b.gradients = gradients.data();
@@ -9357,6 +9999,7 @@ class Learner {
     }
     step.begin(b, mode, seed, number, stream);
     step.phase = phase;
+    step.now = place;
     step.key.ordinal = std::uint32_t(phase) << 16;  // phases draw different numbers
     step.beta = step.scalar(beta);
     step.capacity = step.scalar(capacity);
@@ -9372,7 +10015,8 @@ class Learner {
     for (std::int64_t done = 0; done < samples.count; done += most) {
       const std::int64_t count = std::min<std::int64_t>(most, samples.count - done);
       const auto part = samples.part(done, count);
-      const auto loss = forward(part, options.beta, options.capacity, Mode::training, Stream::noise, steps, phase);
+      const auto loss = forward(part, options.beta, options.capacity, Mode::training, Stream::noise, steps, phase,
+                                {std::int64_t(steps) - 1, options.epoch, options.batch});
       const double share = double(count) / double(samples.count);
       step.backward(loss.objective, Real(share), done > 0);
       const StepResult of_part = read(loss);
@@ -10424,7 +11068,7 @@ class Trainer {
   void one_step(const Batch<Real>& batch, RunState& state, const FitOptions& options) {
     const StepOptions step{options.beta.at(state.step(), state.epoch), options.capacity.at(state.step(), state.epoch),
                            state.plateau * options.learning_rate.at(state.step(), state.epoch), options.clip_norm, options.non_finite,
-                           options.roll_back, options.micro_batch, options.average};
+                           options.roll_back, options.micro_batch, options.average, state.epoch, state.batch};
     state.last = learner.learn(batch, step);
     state.steps = learner.steps;
     if (state.last.accepted) {

@@ -140,6 +140,35 @@ TEST_CASE("a batch in parts takes the same steps") {
   CHECK(losses({"--ema", "0.9"}) == whole);
 }
 
+TEST_CASE("training in bfloat16 comes near to single precision, and goes on as it began") {
+  const Place place;
+  for (const char* type : {"fc", "conv"}) {
+    const auto losses = [&](const Arguments& more) {
+      Arguments flags = place.train({"--epochs", "3", "--model-type", type});
+      flags.insert(flags.end(), more.begin(), more.end());
+      std::filesystem::remove_all(place.out);
+      succeed(flags);
+      const std::string metrics = content(place.out + "/metrics.jsonl");
+      const Json last = Json::parse(metrics.substr(metrics.rfind('\n', metrics.size() - 2) + 1));
+      return std::pair(last["train_loss"].get<double>(), last["val_loss"].get<double>());
+    };
+    const auto single = losses({}), rounded = losses({"--precision", "bfloat16"});
+    CHECK(rounded != single);
+    CHECK(rounded.first == doctest::Approx(single.first).epsilon(0.005));  // operands are off by up to 1 / 256 each
+    CHECK(rounded.second == doctest::Approx(single.second).epsilon(0.005));
+    CHECK(place.config()["options"]["precision"] == "bfloat16");
+    if (type == std::string("conv")) continue;
+
+    const std::string model = content(place.out + "/model.safetensors");
+    losses({"--precision", "bfloat16", "--epochs", "1", "--threads", "1"});
+    const auto resumed = run({"train", "--output-dir", place.out, "--resume", "--epochs", "3"});
+    REQUIRE_MESSAGE(resumed.code == 0, resumed.err);
+    CHECK(has(resumed.out, ", products in bfloat16\n"));
+    CHECK(content(place.out + "/model.safetensors") == model);
+  }
+  check_refusal(run(place.train({"--precision", "half"})), 2, "expected single or bfloat16, found 'half'");
+}
+
 TEST_CASE("beginning with a part of another model") {
   const Place place;
   succeed(place.train());

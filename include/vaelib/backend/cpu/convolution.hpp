@@ -27,6 +27,7 @@ struct ConvolutionTask {
   const float* packed;
   float* y;
   bool add;
+  Multiply kernel;
 
   void run(long first, long last, int column, int columns, float* scratch) const {
     long row_begin[most_pixels];
@@ -59,7 +60,7 @@ struct ConvolutionTask {
       block.a_steps = steps;
       block.depth = depth;
       block.k_begin = first;
-      kernels()->multiply(block);
+      kernel(block);
       block.add = true;
     });
   }
@@ -68,8 +69,8 @@ struct ConvolutionTask {
 }  // namespace detail
 
 /// y (+)= convolution of x. The Finish sees rows = pixels of y, columns = output channels.
-inline void convolution(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images, const float* x,
-                        const float* weight, float* y, bool add, Finish finish = {}) {
+inline void convolution(Multiply kernel, Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images,
+                        const float* x, const float* weight, float* y, bool add, Finish finish = {}) {
   const long rows = images * shape.out_height, k = long{shape.kernel_height} * shape.kernel_width * shape.channels;
   const int n = shape.out_channels;
   if (rows <= 0 || shape.out_width <= 0 || n <= 0) return;
@@ -82,7 +83,7 @@ inline void convolution(Pool& pool, Workspace& workspace, const ConvolutionShape
   float* packed = workspace.shared(packed_size(k, n));
   workspace.reserve_workers(pool.threads(), windows.size(task_rows));
   pack(pool, {weight, n, 1}, k, n, packed);
-  const detail::ConvolutionTask work{shape, windows, x, packed, y, add};
+  const detail::ConvolutionTask work{shape, windows, x, packed, y, add, kernel};
   pool.run(tasks * detail::ceil_div(n, columns), [&](long task, int worker) {
     const long first = task % tasks * task_rows, last = std::min(rows, first + task_rows);
     const int column = static_cast<int>(task / tasks) * columns, count = std::min(columns, n - column);
@@ -92,6 +93,10 @@ inline void convolution(Pool& pool, Workspace& workspace, const ConvolutionShape
       finish.run(finish.context, y + pixel * n + column, n, static_cast<int>((last - first) * shape.out_width), count,
                  pixel, column);
   });
+}
+inline void convolution(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images, const float* x,
+                        const float* weight, float* y, bool add, Finish finish = {}) {
+  convolution(kernels()->multiply, pool, workspace, shape, images, x, weight, y, add, finish);
 }
 
 }  // namespace cpu

@@ -60,6 +60,7 @@ struct AdjointTask {
   const float* packed;  // all phases
   float* x;
   bool add;
+  Multiply kernel;
 
   long reach() const { return ceil_div(shape.kernel_height, shape.stride); }  // most kernel positions in a phase
   long left() const { return shape.padding / shape.stride - (ceil_div(shape.kernel_width, shape.stride) - 1); }
@@ -133,7 +134,7 @@ struct AdjointTask {
       block.a_steps = steps;
       block.depth = depth;
       block.k_begin = first;
-      kernels()->multiply(block);
+      kernel(block);
       block.add = true;
     });
   }
@@ -146,6 +147,7 @@ struct ColumnTask {
   const float* packed;  // out_channels x (kernel_height, kernel_width, channels)
   float* x;
   bool add;
+  Multiply kernel;
 
   int columns() const { return shape.kernel_height * shape.kernel_width * shape.channels; }
   long group() const { return std::max(1, 96 / shape.out_width); }  // rows of y at a time
@@ -187,7 +189,7 @@ struct ColumnTask {
         block.rows = static_cast<int>(std::min<long>(most_pixels, pixels - p));
         block.columns = columns();
         block.add = k > 0;
-        kernels()->multiply(block);
+        kernel(block);
       }
   }
 
@@ -214,8 +216,9 @@ inline constexpr int few_channels = 4;
 }  // namespace detail
 
 /// x (+)= adjoint convolution of y. The Finish sees rows = pixels of x, columns = channels.
-inline void convolution_adjoint(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images,
-                                const float* y, const float* weight, float* x, bool add, Finish finish = {}) {
+inline void convolution_adjoint(Multiply kernel, Pool& pool, Workspace& workspace, const ConvolutionShape& shape,
+                                long images, const float* y, const float* weight, float* x, bool add,
+                                Finish finish = {}) {
   const long rows = images * shape.height;
   if (rows <= 0 || shape.width <= 0 || shape.channels <= 0) return;
   const auto run = [&](long task_rows, const auto& work) {
@@ -232,7 +235,7 @@ inline void convolution_adjoint(Pool& pool, Workspace& workspace, const Convolut
     const int n = shape.kernel_height * shape.kernel_width * shape.channels;
     float* packed = workspace.shared(packed_size(shape.out_channels, n));
     pack(pool, {weight, 1, shape.out_channels}, shape.out_channels, n, packed);
-    const detail::ColumnTask work{shape, y, packed, x, add};
+    const detail::ColumnTask work{shape, y, packed, x, add, kernel};
     workspace.reserve_workers(pool.threads(), work.scratch_size());
     return run(std::clamp<long>(4096 / shape.width, 1, shape.height), work);
   }
@@ -245,11 +248,15 @@ inline void convolution_adjoint(Pool& pool, Workspace& workspace, const Convolut
     for (int i = 0; i < index; ++i) before += packed_size(detail::Phase(shape, i).k(), shape.channels);
     detail::Phase(shape, static_cast<int>(index)).pack(weight, packed + before);
   });
-  const detail::AdjointTask work{shape, y, packed, x, add};
+  const detail::AdjointTask work{shape, y, packed, x, add, kernel};
   const long most = 4 * detail::most_pixels;
   const long task_rows = std::clamp<long>(phases * detail::most_pixels / shape.width, 1, std::min(most, rows));
   workspace.reserve_workers(pool.threads(), work.scratch_size(task_rows));
   run(task_rows, work);
+}
+inline void convolution_adjoint(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images,
+                                const float* y, const float* weight, float* x, bool add, Finish finish = {}) {
+  convolution_adjoint(kernels()->multiply, pool, workspace, shape, images, y, weight, x, add, finish);
 }
 
 }  // namespace cpu

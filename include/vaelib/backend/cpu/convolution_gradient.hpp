@@ -24,6 +24,7 @@ struct WeightGradientTask {
   const float* y_gradient;
   float* out;  // of the first of these kernel rows
   bool add;
+  Multiply kernel;
 
   long group() const { return std::max(1, block_depth / shape.out_width); }
   std::size_t window_size() const { return static_cast<std::size_t>(round_up(long(windows.size(group())), 16)); }
@@ -85,7 +86,7 @@ struct WeightGradientTask {
         block.a_rows = x_rows;
         block.a_steps = steps;
       }
-      kernels()->multiply(block);
+      kernel(block);
     }
   }
 };
@@ -93,8 +94,9 @@ struct WeightGradientTask {
 }  // namespace detail
 
 /// See the head of this file.
-inline void convolution_weight_gradient(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images,
-                                        const float* x, const float* y_gradient, float* weight_gradient, bool add) {
+inline void convolution_weight_gradient(Multiply kernel, Pool& pool, Workspace& workspace,
+                                        const ConvolutionShape& shape, long images, const float* x,
+                                        const float* y_gradient, float* weight_gradient, bool add) {
   const long rows = images * shape.out_height,
              row_size = long{shape.kernel_width} * shape.channels * shape.out_channels;
   const long size = shape.kernel_height * row_size;
@@ -109,13 +111,14 @@ inline void convolution_weight_gradient(Pool& pool, Workspace& workspace, const 
              chunks = detail::ceil_div(rows, chunk);
   const int kernel_rows = chunks >= 8 ? shape.kernel_height : 1, groups = shape.kernel_height / kernel_rows;
   float* partial = workspace.shared(static_cast<std::size_t>((chunks - 1) * size));
-  const detail::WeightGradientTask any{shape, {shape, 0, kernel_rows}, x, y_gradient, nullptr, false};
+  const detail::WeightGradientTask any{shape, {shape, 0, kernel_rows}, x, y_gradient, nullptr, false, kernel};
   workspace.reserve_workers(pool.threads(), any.scratch_size());
   pool.run(chunks * groups, [&](long task, int worker) {
     const long part = task / groups, first = part * chunk;
     const int kernel_row = static_cast<int>(task % groups) * kernel_rows;
     float* out = (part == 0 ? weight_gradient : partial + (part - 1) * size) + kernel_row * row_size;
-    detail::WeightGradientTask work{shape, {shape, kernel_row, kernel_rows}, x, y_gradient, out, part == 0 && add};
+    detail::WeightGradientTask work{shape, {shape, kernel_row, kernel_rows}, x, y_gradient, out, part == 0 && add,
+                                    kernel};
     work.run(first, std::min(rows, first + chunk), workspace.worker(worker));
   });
   if (chunks == 1) return;
@@ -125,6 +128,10 @@ inline void convolution_weight_gradient(Pool& pool, Workspace& workspace, const 
     for (long part = 0; part < chunks - 1; ++part)
       detail::add_run(partial + part * size + begin, weight_gradient + begin, count);
   });
+}
+inline void convolution_weight_gradient(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images,
+                                        const float* x, const float* y_gradient, float* weight_gradient, bool add) {
+  convolution_weight_gradient(kernels()->multiply, pool, workspace, shape, images, x, y_gradient, weight_gradient, add);
 }
 
 }  // namespace cpu

@@ -2,12 +2,10 @@
 #pragma once
 
 #include <memory>
-#include <vaelib/backend/cpu/convolution.hpp>
-#include <vaelib/backend/cpu/convolution_adjoint.hpp>
-#include <vaelib/backend/cpu/convolution_gradient.hpp>
 #include <vaelib/backend/cpu/nearest.hpp>
 #include <vaelib/backend/cpu/pool.hpp>
-#include <vaelib/backend/cpu/product.hpp>
+#include <vaelib/backend/cpu/precision.hpp>
+#include <vaelib/backend/cpu/workspace.hpp>
 #include <vaelib/backend/host_codes.hpp>
 #include <vaelib/backend/shapes.hpp>
 #include <vaelib/core/functors.hpp>
@@ -15,11 +13,13 @@
 namespace vaelib::inline VAELIB_ABI {
 
 /// Cpu{} uses the threads that affinity and cgroup allow, Cpu{4} four. Not to be used by two threads at a time.
+/// Cpu{4, bfloat16_precision} computes products and convolutions in bfloat16: see bfloat16.hpp.
 class Cpu : public HostCodes<Cpu, float> {
  public:
   static constexpr const char* name = "cpu";
 
-  explicit Cpu(int threads = 0) : machine(std::make_unique<Machine>(threads)) {}
+  explicit Cpu(int threads = 0, Precision products = single_precision)
+      : machine(std::make_unique<Machine>(threads)), precision(products) {}
   int threads() const { return machine->pool.threads(); }
 
   void parallel(long tasks, auto&& f) { machine->pool.run(tasks, f); }
@@ -34,23 +34,23 @@ class Cpu : public HostCodes<Cpu, float> {
   void product(long m, int n, long k, MatrixView<float> a, MatrixView<float> b, float* c, bool add,
                const float* bias = nullptr, F f = {}) {
     const Epilogue<F> epilogue{bias, f};
-    cpu::product(machine->pool, machine->workspace, m, n, k, a, b, c, n, add, epilogue.finish());
+    precision.product(machine->pool, machine->workspace, m, n, k, a, b, c, n, add, epilogue.finish());
   }
   template <class F = Identity>
   void convolution(const ConvolutionShape& s, long images, const float* x, const float* weight, float* y, bool add,
                    const float* bias = nullptr, F f = {}) {
     const Epilogue<F> epilogue{bias, f};
-    cpu::convolution(machine->pool, machine->workspace, s, images, x, weight, y, add, epilogue.finish());
+    precision.convolution(machine->pool, machine->workspace, s, images, x, weight, y, add, epilogue.finish());
   }
   template <class F = Identity>
   void convolution_adjoint(const ConvolutionShape& s, long images, const float* y, const float* weight, float* x,
                            bool add, const float* bias = nullptr, F f = {}) {
     const Epilogue<F> epilogue{bias, f};
-    cpu::convolution_adjoint(machine->pool, machine->workspace, s, images, y, weight, x, add, epilogue.finish());
+    precision.convolution_adjoint(machine->pool, machine->workspace, s, images, y, weight, x, add, epilogue.finish());
   }
   void convolution_weight_gradient(const ConvolutionShape& s, long images, const float* x, const float* y,
                                    float* weight, bool add) {
-    cpu::convolution_weight_gradient(machine->pool, machine->workspace, s, images, x, y, weight, add);
+    precision.convolution_weight_gradient(machine->pool, machine->workspace, s, images, x, y, weight, add);
   }
   /// The nearest of `count` codes to each row of x, the lowest where several are as near: backend/cpu/nearest.hpp.
   void nearest_codes(long rows, int count, int width, const float* x, const float* codes, std::int32_t* index) {
@@ -108,6 +108,7 @@ class Cpu : public HostCodes<Cpu, float> {
   };
 
   std::unique_ptr<Machine> machine;
+  Precision precision;
 };
 
 }  // namespace vaelib::inline VAELIB_ABI

@@ -142,11 +142,14 @@ __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"), flatten)) 
 
 }  // namespace detail
 
+/// Adds the product of a block to C, or writes it.
+using Multiply = void (*)(const Block&);
+
 /// What depends on the instruction set: the width of the panels of B and the loops over them.
 struct Kernels {
   const char* name;
   int lanes, panel_columns;
-  void (*multiply)(const Block&);
+  Multiply multiply;
 };
 
 inline constexpr Kernels kernels_4_lanes{"4 lanes", 4, detail::panel_columns<4>, detail::multiply_4_lanes};

@@ -102,26 +102,6 @@ inline void product_of_no_depth(long m, int n, float* c, long ldc, bool add, Fin
 
 }  // namespace detail
 
-#if defined(VAELIB_CBLAS)
-/// See the head of this file.
-inline void product(Pool& pool, Workspace&, long m, int n, long k, Matrix a, Matrix b, float* c, long ldc, bool add,
-                    Finish finish = {}) {
-  static const bool one_thread = (openblas_set_num_threads(1), true);
-  static_cast<void>(one_thread);
-  constexpr long rows = 256;
-  pool.run(m > 0 && n > 0 ? (m + rows - 1) / rows : 0, [&](long task) {
-    const long i = task * rows;
-    const int height = static_cast<int>(std::min(rows, m - i));
-    cblas_sgemm(CblasRowMajor, a.step == 1 ? CblasNoTrans : CblasTrans, b.step == 1 ? CblasNoTrans : CblasTrans, height,
-                n, static_cast<int>(k), 1.0f, a.data + i * a.row,
-                static_cast<int>(std::max(1L, a.step == 1 ? std::max(a.row, k) : a.step)), b.data,
-                static_cast<int>(std::max(1L, b.step == 1 ? std::max(b.row, long{n}) : b.step)), add ? 1.0f : 0.0f,
-                c + i * ldc, static_cast<int>(ldc));
-    if (finish.run) finish.run(finish.context, c + i * ldc, ldc, height, n, i, 0);
-  });
-}
-#else
-
 namespace detail {
 
 /// The tasks of a product. A tile is rows x columns elements of C; its sums over one chunk of k are a part of it.
@@ -137,6 +117,7 @@ struct ProductTask {
   long ldc;
   bool add;
   Finish finish;
+  Multiply kernel;
 
   struct Tile {
     long i, rows;
@@ -211,22 +192,22 @@ struct ProductTask {
     block.c = out;
     block.c_rows = c_rows;
     block.rows = static_cast<int>(rows);
-    kernels()->multiply(block);
+    kernel(block);
   }
 };
 
 }  // namespace detail
 
-/// See the head of this file.
-inline void product(Pool& pool, Workspace& workspace, long m, int n, long k, Matrix a, Matrix b, float* c, long ldc,
-                    bool add, Finish finish = {}) {
+/// Of elements that `kernel` knows how to multiply; see the head of this file.
+inline void product(Multiply kernel, Pool& pool, Workspace& workspace, long m, int n, long k, Matrix a, Matrix b,
+                    float* c, long ldc, bool add, Finish finish = {}) {
   if (m <= 0 || n <= 0) return;
   if (k <= 0) return detail::product_of_no_depth(m, n, c, ldc, add, finish);
   const detail::Cut cut(m, n, k);
   const std::size_t b_size = cut.shared ? packed_size(k, n) : 0;
   const long parts = cut.parallel_chunks ? cut.chunks - 1 : 0;
   float* packed = workspace.shared(b_size + static_cast<std::size_t>(parts * m * n));
-  const detail::ProductTask work{cut, m, n, k, a, b, packed, packed + b_size, c, ldc, add, finish};
+  const detail::ProductTask work{cut, m, n, k, a, b, packed, packed + b_size, c, ldc, add, finish, kernel};
   workspace.reserve_workers(pool.threads(), work.scratch_size());
   if (cut.shared) pack(pool, b, k, n, packed);
   const long tiles = work.tiles();
@@ -238,6 +219,31 @@ inline void product(Pool& pool, Workspace& workspace, long m, int n, long k, Mat
   } else {
     pool.run(tiles, [&](long task, int worker) { work.compute(work.tile(task), workspace.worker(worker)); });
   }
+}
+
+#if defined(VAELIB_CBLAS)
+/// See the head of this file.
+inline void product(Pool& pool, Workspace&, long m, int n, long k, Matrix a, Matrix b, float* c, long ldc, bool add,
+                    Finish finish = {}) {
+  static const bool one_thread = (openblas_set_num_threads(1), true);
+  static_cast<void>(one_thread);
+  constexpr long rows = 256;
+  pool.run(m > 0 && n > 0 ? (m + rows - 1) / rows : 0, [&](long task) {
+    const long i = task * rows;
+    const int height = static_cast<int>(std::min(rows, m - i));
+    cblas_sgemm(CblasRowMajor, a.step == 1 ? CblasNoTrans : CblasTrans, b.step == 1 ? CblasNoTrans : CblasTrans, height,
+                n, static_cast<int>(k), 1.0f, a.data + i * a.row,
+                static_cast<int>(std::max(1L, a.step == 1 ? std::max(a.row, k) : a.step)), b.data,
+                static_cast<int>(std::max(1L, b.step == 1 ? std::max(b.row, long{n}) : b.step)), add ? 1.0f : 0.0f,
+                c + i * ldc, static_cast<int>(ldc));
+    if (finish.run) finish.run(finish.context, c + i * ldc, ldc, height, n, i, 0);
+  });
+}
+#else
+/// See the head of this file.
+inline void product(Pool& pool, Workspace& workspace, long m, int n, long k, Matrix a, Matrix b, float* c, long ldc,
+                    bool add, Finish finish = {}) {
+  product(kernels()->multiply, pool, workspace, m, n, k, a, b, c, ldc, add, finish);
 }
 #endif
 

@@ -1,6 +1,6 @@
-// Scratch memory of the operations: a part that all threads share (packed operands, partial sums) and one for each
-// worker of a pool (gathered pixels). It grows to the largest need and stays, so that a training step takes no memory
-// from the heap once the largest batch was seen.
+// Scratch memory of the operations: a part that all threads share (packed operands, partial sums), one for operands in
+// another precision, and one for each worker of a pool (gathered pixels). It grows to the largest need and stays, so
+// that a training step takes no memory from the heap once the largest batch was seen.
 #pragma once
 
 #include <cstddef>
@@ -39,6 +39,8 @@ class Workspace {
  public:
   float* shared(std::size_t count) { return shared_.take(count); }
 
+  float* operands(std::size_t count) { return operands_.take(count); }
+
   /// Makes sure that each of the workers has `count` floats.
   void reserve_workers(int workers, std::size_t count) {
     if (count_ < workers) workers_.reset(new Scratch[static_cast<std::size_t>(workers)]), count_ = workers;
@@ -48,13 +50,13 @@ class Workspace {
 
   /// All floats held.
   std::size_t size() const {
-    std::size_t total = shared_.size();
+    std::size_t total = shared_.size() + operands_.size();
     for (int worker = 0; worker < count_; ++worker) total += workers_[static_cast<std::size_t>(worker)].size();
     return total;
   }
 
  private:
-  Scratch shared_;
+  Scratch shared_, operands_;
   std::unique_ptr<Scratch[]> workers_;
   int count_ = 0;
 };

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 #include <vaelib/layers/embedding.hpp>
 #include <vaelib/layers/masked_convolution.hpp>
+#include <vaelib/layers/transformer_block.hpp>
 #include <vaelib/likelihoods/categorical.hpp>
 #include <vaelib/train/gradient_check.hpp>
 
@@ -64,6 +65,76 @@ void check_masked(int channels, int out, int threads) {
   check_mask(M, Layer{out}, Kernel, channels, threads);
 }
 
+// ---- ragged rows
+
+/// A layer on parameters as the rows of sequences, so that their gradients can be checked.
+template <class Layer>
+struct OnRows {
+  Layer layer{};
+  int width = 0;
+  std::vector<long> offsets{};
+  Parameter rows{};
+  void build() {
+    rows = {{int(offsets.back()), width}, normal(1)};
+    layer.build(Shape{width});
+  }
+  void fields(auto&& f) {
+    f("rows", rows);
+    f("layer", layer);
+  }
+  template <class S>
+  auto operator()(S& step) const {
+    auto x = step.template variable<Shape{dynamic}>(step.ragged(long(offsets.size()) - 1, offsets.data()), Shape{width}, step.needs_gradient(rows));
+    std::copy_n(step.value(rows), x.size(), x.value());
+    if (x.needs_gradient()) step.record({x.node}, [=, p = rows](S& s) { s.backend.copy(x.size(), s.gradient(x), s.target(p)); });
+    return layer.forward(step, x);
+  }
+};
+template <class Layer>
+void check_sequences(Layer layer, int width, std::vector<long> offsets, Mode mode = Mode::training) {
+  const auto report = gradient_check<Shape{1}>(OnRows<Layer>{layer, width, offsets}, [](auto& step, const auto& m, auto) { return m(step); }, {.mode = mode});
+  INFO(type_name<Layer>(), " of width ", width, ": ", report.summary());
+  CHECK(report.passed());
+}
+
+/// A row changes no bit of the rows before it, nor of other sequences; and one row at a time gives the bits of all at once.
+template <class Layer>
+void check_causal(Layer layer, int width, int threads) {
+  constexpr int count = 3, length = 21;
+  using Chain = Sequential<Shape{dynamic}, Layer>;
+  const Weights<Chain, Cpu> weights(Chain{width, layer}, 3);
+  const Layer& built = weights.model.layers.layer;
+  Cpu cpu(threads);
+  Step<Cpu> step(cpu);
+  const auto outputs = [&](const Floats& rows) {
+    step.begin(weights.buffers(), Mode::evaluation, 0, 1, Stream::noise);
+    const auto y = weights.model(step, step.constant<Shape{dynamic}>(sequences(step, count, length), Shape{width}, rows.data()));
+    return Floats(y.value(), y.value() + y.size());
+  };
+  const Floats rows = normals(count * length * width, 2), all = outputs(rows);
+  for (int changed = length; changed < 2 * length; ++changed) {
+    Floats other = rows;
+    for (int d = 0; d < width; ++d) other[changed * width + d] += 10 * float(d + 1);
+    const Floats after = outputs(other);
+    const auto same = [&](int first, int last) { return std::memcmp(&all[first * width], &after[first * width], (last - first) * width * sizeof(float)) == 0; };
+    CHECK(same(0, changed));
+    for (int row = changed; row < 2 * length; ++row) CHECK(!same(row, row + 1));
+    CHECK(same(2 * length, 3 * length));
+  }
+
+  step.begin(weights.buffers(), Mode::evaluation, 0, 1, Stream::noise);
+  const CausalSelfAttention<dynamic>* attention = nullptr;
+  if constexpr (requires { built.attention; }) attention = &built.attention;
+  else attention = &built;
+  const auto memory = attention->memory(step, count, length);
+  for (int t = 0; t < length; ++t) {
+    Floats now(count * width);
+    for (int g = 0; g < count; ++g) std::copy_n(&rows[(g * length + t) * width], width, &now[g * width]);
+    const auto y = built.next(step, step.constant<Shape{dynamic}>(step.rows(count), Shape{width}, now.data()), memory, t);
+    for (int g = 0; g < count; ++g) CHECK(std::memcmp(y.value() + g * width, &all[(g * length + t) * width], width * sizeof(float)) == 0);
+  }
+}
+
 constexpr std::int32_t codes[] = {2, 0, 4, 4, 1, 3, 3, 0, 2, 1, 4, 0};
 
 }  // namespace
@@ -79,6 +150,34 @@ TEST_CASE("MaskedConv2d") {
   check(MaskedConv2d<dynamic, 3, Mask2d::B>{3}, {1, 1, 2}, 2);
   check(MaskedConv2d<dynamic, 3, Mask2d::left_or_self>{3}, {2, 3, 2}, 0);
   check(MaskedConv2d<dynamic, 7, Mask2d::A>{3}, {2, 3, 2}, 1);  // a kernel larger than the image
+}
+
+TEST_CASE("CausalSelfAttention") {
+  using Layer = CausalSelfAttention<dynamic>;
+  check_sequences(Layer{.width = 6, .heads = 2}, 5, {0, 3, 3, 4, 10});
+  check_sequences(Layer{.width = 3, .heads = 1}, 3, {0, 1});
+  check_sequences(Layer{.width = 4, .heads = 4}, 2, {0, 0});
+  check_sequences(Layer{.width = 38, .heads = 2}, 7, {0, 70, 87});  // more than the vectors of any processor hold
+  check_causal(Layer{.width = 6, .heads = 3}, 6, 1);
+  check_causal(Layer{.width = 40, .heads = 2}, 40, 4);
+
+  Cpu cpu(1);
+  Step<Cpu> step(cpu);
+  const Weights<Sequential<Shape{4}, CausalSelfAttention<4>>, Cpu> weights;
+  step.begin(weights.buffers(), Mode::evaluation, 0, 1, Stream::noise);
+  const Floats rows(8);
+  CHECK_THROWS_WITH_AS(weights.model(step, step.constant<Shape{4}>(step.rows(2), 4, rows.data())),
+                       "vaelib: causal attention takes ragged rows, one set a sequence; found 2 plain rows", Error);
+  for (const int heads : {0, -1, 3})
+    CHECK_THROWS_AS((Weights<Sequential<Shape{4}, CausalSelfAttention<4>>, Cpu>(Sequential<Shape{4}, CausalSelfAttention<4>>{CausalSelfAttention<4>{.heads = heads}})), Error);
+}
+
+TEST_CASE("TransformerBlock") {
+  using Layer = TransformerBlock<dynamic>;
+  check_sequences(Layer{.width = 6, .heads = 2, .hidden = 9}, 6, {0, 3, 3, 4, 10});
+  check_sequences(Layer{.width = 6, .heads = 2, .hidden = 24, .dropout = {0.3f}}, 6, {0, 3, 20});
+  check_sequences(Layer{.width = 6, .heads = 2, .hidden = 24, .dropout = {0.3f}}, 6, {0, 3, 20}, Mode::evaluation);
+  check_causal(Layer{.width = 24, .heads = 3, .hidden = 10}, 24, 2);
 }
 
 TEST_CASE("an embedding of a grid of codes") {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <vaelib/data/codes.hpp>
+#include <vaelib/priors/causal_transformer.hpp>
 #include <vaelib/priors/pixel_cnn.hpp>
 #include <vaelib/train/gradient_check.hpp>
 #include <vaelib/train/session.hpp>
@@ -49,6 +50,7 @@ double followed(const Codes& codes) {
 
 const Shape grid{side, side, 1};
 const PixelCnn pixel_cnn{.grid = grid, .codes = count, .channels = 16, .layers = 2};
+const CausalTransformer transformer{.grid = grid, .codes = count, .width = 24, .heads = 2, .layers = 2};
 
 template <class Model>
 Weights<Model, Cpu> trained(const Model& model, int threads, std::int64_t epochs, long rows = 4096) {
@@ -139,6 +141,11 @@ void check_gradient(Model model) {
 TEST_CASE("a PixelCnn learns a chain") { check_prior(pixel_cnn, 4); }
 TEST_CASE("the bits of a PixelCnn") { check_bits(pixel_cnn); }
 TEST_CASE("the gradient of a PixelCnn") { check_gradient(PixelCnn{.grid = grid, .codes = count, .channels = 5, .layers = 2}); }
+TEST_CASE("a CausalTransformer learns a chain") { check_prior(transformer, 6); }
+TEST_CASE("the bits of a CausalTransformer") { check_bits(transformer); }
+TEST_CASE("the gradient of a CausalTransformer") {
+  check_gradient(CausalTransformer{.grid = grid, .codes = count, .width = 6, .heads = 3, .layers = 2});
+}
 
 TEST_CASE("how a code is chosen") {
   const auto chosen = [](const std::vector<double>& logits, double u, const SamplingOptions& options = {}) {
@@ -184,6 +191,9 @@ TEST_CASE("codes and options that are refused") {
   CHECK_THROWS_AS(Trainer(PixelCnn{.codes = 0}), Error);
   CHECK_THROWS_AS(Trainer(PixelCnn{.grid = {4, 4, 2}}), Error);
   CHECK_THROWS_AS(Trainer(PixelCnn{.layers = 0}), Error);
+  CHECK_THROWS_AS(Trainer(CausalTransformer{.codes = 0}), Error);
+  CHECK_THROWS_AS(Trainer(CausalTransformer{.width = 10, .heads = 3}), Error);
+  CHECK_THROWS_AS(Trainer(CausalTransformer{.dropout = 1}), Error);
 
   Session session(trainer.weights());
   for (const double temperature : {0.0, -1.0, double(NAN), double(INFINITY)}) CHECK_THROWS_AS(sample_codes(session, 1, 0, {.temperature = temperature}), Error);

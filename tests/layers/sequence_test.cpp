@@ -1,4 +1,5 @@
-// Layers that predict one code after another: gradients, and that what comes later does not change a bit of what is before.
+// Layers that predict one code after another: gradients, and that what comes later does not change a bit of what is
+// before.
 #include <doctest/doctest.h>
 #include <vaelib/layers/embedding.hpp>
 #include <vaelib/layers/masked_convolution.hpp>
@@ -48,10 +49,12 @@ void check_mask(Mask2d mask, Layer layer, int kernel, int channels, int threads)
     const Floats after = outputs(other);
     int wrong = 0;
     for (int pixel = -height * width; pixel < height * width; ++pixel) {  // the first sample never changes
-      const auto *a = before.data() + (height * width + pixel) * out, *b = after.data() + (height * width + pixel) * out;
+      const auto *a = before.data() + (height * width + pixel) * out,
+                 *b = after.data() + (height * width + pixel) * out;
       const bool same = std::memcmp(a, b, out * sizeof(float)) == 0;
       const int down = changed / width - pixel / width, right = changed % width - pixel % width;
-      const bool seen = pixel >= 0 && std::abs(down) <= kernel / 2 && std::abs(right) <= kernel / 2 && passes(mask, down, right);
+      const bool seen =
+          pixel >= 0 && std::abs(down) <= kernel / 2 && std::abs(right) <= kernel / 2 && passes(mask, down, right);
       wrong += same == seen;
     }
     INFO("mask ", int(mask), ", changed pixel ", changed);
@@ -84,20 +87,24 @@ struct OnRows {
   }
   template <class S>
   auto operator()(S& step) const {
-    auto x = step.template variable<Shape{dynamic}>(step.ragged(long(offsets.size()) - 1, offsets.data()), Shape{width}, step.needs_gradient(rows));
+    auto x = step.template variable<Shape{dynamic}>(step.ragged(long(offsets.size()) - 1, offsets.data()), Shape{width},
+                                                    step.needs_gradient(rows));
     std::copy_n(step.value(rows), x.size(), x.value());
-    if (x.needs_gradient()) step.record({x.node}, [=, p = rows](S& s) { s.backend.copy(x.size(), s.gradient(x), s.target(p)); });
+    if (x.needs_gradient())
+      step.record({x.node}, [=, p = rows](S& s) { s.backend.copy(x.size(), s.gradient(x), s.target(p)); });
     return layer.forward(step, x);
   }
 };
 template <class Layer>
 void check_sequences(Layer layer, int width, std::vector<long> offsets, Mode mode = Mode::training) {
-  const auto report = gradient_check<Shape{1}>(OnRows<Layer>{layer, width, offsets}, [](auto& step, const auto& m, auto) { return m(step); }, {.mode = mode});
+  const auto report = gradient_check<Shape{1}>(OnRows<Layer>{layer, width, offsets},
+                                               [](auto& step, const auto& m, auto) { return m(step); }, {.mode = mode});
   INFO(type_name<Layer>(), " of width ", width, ": ", report.summary());
   CHECK(report.passed());
 }
 
-/// A row changes no bit of the rows before it, nor of other sequences; and one row at a time gives the bits of all at once.
+/// A row changes no bit of the rows before it, nor of other sequences; and one row at a time gives the bits of all at
+/// once.
 template <class Layer>
 void check_causal(Layer layer, int width, int threads) {
   constexpr int count = 3, length = 21;
@@ -108,7 +115,8 @@ void check_causal(Layer layer, int width, int threads) {
   Step<Cpu> step(cpu);
   const auto outputs = [&](const Floats& rows) {
     step.begin(weights.buffers(), Mode::evaluation, 0, 1, Stream::noise);
-    const auto y = weights.model(step, step.constant<Shape{dynamic}>(sequences(step, count, length), Shape{width}, rows.data()));
+    const auto y =
+        weights.model(step, step.constant<Shape{dynamic}>(sequences(step, count, length), Shape{width}, rows.data()));
     return Floats(y.value(), y.value() + y.size());
   };
   const Floats rows = normals(count * length * width, 2), all = outputs(rows);
@@ -116,7 +124,9 @@ void check_causal(Layer layer, int width, int threads) {
     Floats other = rows;
     for (int d = 0; d < width; ++d) other[changed * width + d] += 10 * float(d + 1);
     const Floats after = outputs(other);
-    const auto same = [&](int first, int last) { return std::memcmp(&all[first * width], &after[first * width], (last - first) * width * sizeof(float)) == 0; };
+    const auto same = [&](int first, int last) {
+      return std::memcmp(&all[first * width], &after[first * width], (last - first) * width * sizeof(float)) == 0;
+    };
     CHECK(same(0, changed));
     for (int row = changed; row < 2 * length; ++row) CHECK(!same(row, row + 1));
     CHECK(same(2 * length, 3 * length));
@@ -124,14 +134,18 @@ void check_causal(Layer layer, int width, int threads) {
 
   step.begin(weights.buffers(), Mode::evaluation, 0, 1, Stream::noise);
   const CausalSelfAttention<dynamic>* attention = nullptr;
-  if constexpr (requires { built.attention; }) attention = &built.attention;
-  else attention = &built;
+  if constexpr (requires { built.attention; })
+    attention = &built.attention;
+  else
+    attention = &built;
   const auto memory = attention->memory(step, count, length);
   for (int t = 0; t < length; ++t) {
     Floats now(count * width);
     for (int g = 0; g < count; ++g) std::copy_n(&rows[(g * length + t) * width], width, &now[g * width]);
-    const auto y = built.next(step, step.constant<Shape{dynamic}>(step.rows(count), Shape{width}, now.data()), memory, t);
-    for (int g = 0; g < count; ++g) CHECK(std::memcmp(y.value() + g * width, &all[(g * length + t) * width], width * sizeof(float)) == 0);
+    const auto y =
+        built.next(step, step.constant<Shape{dynamic}>(step.rows(count), Shape{width}, now.data()), memory, t);
+    for (int g = 0; g < count; ++g)
+      CHECK(std::memcmp(y.value() + g * width, &all[(g * length + t) * width], width * sizeof(float)) == 0);
   }
 }
 
@@ -169,7 +183,9 @@ TEST_CASE("CausalSelfAttention") {
   CHECK_THROWS_WITH_AS(weights.model(step, step.constant<Shape{4}>(step.rows(2), 4, rows.data())),
                        "vaelib: causal attention takes ragged rows, one set a sequence; found 2 plain rows", Error);
   for (const int heads : {0, -1, 3})
-    CHECK_THROWS_AS((Weights<Sequential<Shape{4}, CausalSelfAttention<4>>, Cpu>(Sequential<Shape{4}, CausalSelfAttention<4>>{CausalSelfAttention<4>{.heads = heads}})), Error);
+    CHECK_THROWS_AS((Weights<Sequential<Shape{4}, CausalSelfAttention<4>>, Cpu>(
+                        Sequential<Shape{4}, CausalSelfAttention<4>>{CausalSelfAttention<4>{.heads = heads}})),
+                    Error);
 }
 
 TEST_CASE("TransformerBlock") {
@@ -181,8 +197,11 @@ TEST_CASE("TransformerBlock") {
 }
 
 TEST_CASE("an embedding of a grid of codes") {
-  const auto report = gradient_check<Shape{1}>(
-      Embedding<5, 3>{}, [](auto& step, const auto& table, auto x) { return table(step, x.space(), Shape{2, 3, 1}, codes); }, {.rows = 2});
+  const auto report = gradient_check<Shape{1}>(Embedding<5, 3>{},
+                                               [](auto& step, const auto& table, auto x) {
+                                                 return table(step, x.space(), Shape{2, 3, 1}, codes);
+                                               },
+                                               {.rows = 2});
   INFO(report.summary());
   CHECK(report.passed());
 }
@@ -208,13 +227,16 @@ TEST_CASE("the categorical likelihood") {
     const auto x = step.constant<Shape{dynamic}>(step.rows(1), Shape{int(logits.size())}, logits.data());
     return double(categorical_nll(step, x, &target).value()[0]);
   };
-  for (const float shift : {-1e4f, 0.0f, 1e4f}) CHECK(loss({shift + 1, shift, shift + 1, shift - 2, shift}, 3) == doctest::Approx(std::log(2 * std::exp(3.0) + 2 * std::exp(2.0) + 1)));
+  for (const float shift : {-1e4f, 0.0f, 1e4f})
+    CHECK(loss({shift + 1, shift, shift + 1, shift - 2, shift}, 3) ==
+          doctest::Approx(std::log(2 * std::exp(3.0) + 2 * std::exp(2.0) + 1)));
   CHECK(loss({-1e30f, 0, 1e30f}, 2) == 0);
   CHECK(loss(Floats(100, -500), 99) == doctest::Approx(std::log(100.0)));
   CHECK(std::isnan(loss({0, NAN, 0}, 0)));
   const std::int32_t beyond = 3;
   step.begin(none.buffers(), Mode::evaluation, 0, 1, Stream::noise);
   const Floats logits(6);
-  CHECK_THROWS_WITH_AS(categorical_nll(step, step.constant<image>(step.rows(1), Shape{1, 2, 3}, logits.data()), std::data({0, beyond})),
-                       "vaelib: row 0 has the code 3 at position 1, expected 0 to 2", Error);
+  CHECK_THROWS_WITH_AS(
+      categorical_nll(step, step.constant<image>(step.rows(1), Shape{1, 2, 3}, logits.data()), std::data({0, beyond})),
+      "vaelib: row 0 has the code 3 at position 1, expected 0 to 2", Error);
 }

@@ -16,8 +16,9 @@ namespace {
 
 using Codes = std::vector<std::int32_t>;
 
-// A chain along the rows, which begins anew from the code above: the next code is one more (of 8) than that to the left, or at
-// the beginning of a row than the one above, with probability 3/4, and any of the others else. The first is any code.
+// A chain along the rows, which begins anew from the code above: the next code is one more (of 8) than that to the
+// left, or at the beginning of a row than the one above, with probability 3/4, and any of the others else. The first is
+// any code.
 constexpr int count = 8, side = 4, positions = side * side;
 constexpr double likely = 0.75;
 double entropy() {
@@ -33,7 +34,9 @@ Codes chains(long rows, std::uint64_t seed) {
     for (int p = 0; p < positions; ++p) {
       std::int32_t* c = codes.data() + r * positions;
       const bool follows = p > 0 && random.below(4) != 0;
-      c[p] = p == 0 ? random.below(count) : follows ? (c[before(p)] + 1) % count : (c[before(p)] + 2 + random.below(count - 1)) % count;
+      c[p] = p == 0    ? random.below(count)
+             : follows ? (c[before(p)] + 1) % count
+                       : (c[before(p)] + 2 + random.below(count - 1)) % count;
     }
   return codes;
 }
@@ -55,7 +58,8 @@ const CausalTransformer transformer{.grid = grid, .codes = count, .width = 24, .
 template <class Model>
 Weights<Model, Cpu> trained(const Model& model, int threads, std::int64_t epochs, long rows = 4096) {
   Trainer trainer(model, Adam{.learning_rate = 3e-3f}, Cpu(threads), 5);
-  trainer.fit(data::Codes(grid, chains(rows, 1), count), {.epochs = epochs, .batch_size = 64, .learning_rate = anneal::Cosine{1, 0.05f, epochs * rows / 64}});
+  trainer.fit(data::Codes(grid, chains(rows, 1), count),
+              {.epochs = epochs, .batch_size = 64, .learning_rate = anneal::Cosine{1, 0.05f, epochs * rows / 64}});
   return trainer.weights();
 }
 
@@ -63,8 +67,9 @@ Weights<Model, Cpu> trained(const Model& model, int threads, std::int64_t epochs
 template <class Model>
 std::vector<float> logits_of(const Weights<Model, Cpu>& weights, const Codes& codes) {
   Session session(weights);
-  return session.run(long(codes.size()) / positions, Shape{1}, nullptr, nullptr, 0,
-                     [&](auto& step, const auto& model, const auto& batch) { return model.logits(step, batch.space, codes.data()); });
+  return session.run(
+      long(codes.size()) / positions, Shape{1}, nullptr, nullptr, 0,
+      [&](auto& step, const auto& model, const auto& batch) { return model.logits(step, batch.space, codes.data()); });
 }
 
 /// Entropy reached on other chains, pairs as frequent as they are, and all that holds of any prior.
@@ -80,7 +85,8 @@ void check_prior(const Model& model, std::int64_t epochs) {
   Session session(weights);
   const Codes drawn = sample_codes(session, 2048, 3);
   CHECK(followed(drawn) == doctest::Approx(likely).epsilon(0.03));
-  for (int k = 0; k < count; ++k) CHECK(std::count(drawn.begin(), drawn.end(), k) == doctest::Approx(2048 * positions / count).epsilon(0.1));
+  for (int k = 0; k < count; ++k)
+    CHECK(std::count(drawn.begin(), drawn.end(), k) == doctest::Approx(2048 * positions / count).epsilon(0.1));
   CHECK(followed(sample_codes(session, 512, 3, {.temperature = 0.5})) > 0.95);
   CHECK(followed(sample_codes(session, 512, 3, {.top_k = 1})) == 1);
   CHECK(followed(sample_codes(session, 512, 3, {.top_p = 0.7})) > 0.99);
@@ -131,7 +137,8 @@ void check_bits(const Model& model) {
 template <class Model>
 void check_gradient(Model model) {
   static const Codes codes = chains(3, 4);
-  const auto report = gradient_check<Shape{1}>(model, [](auto& step, const auto& m, auto x) { return m.logits(step, x.space(), codes.data()); }, {.rows = 3});
+  const auto report = gradient_check<Shape{1}>(
+      model, [](auto& step, const auto& m, auto x) { return m.logits(step, x.space(), codes.data()); }, {.rows = 3});
   INFO(report.summary());
   CHECK(report.passed());
 }
@@ -140,7 +147,9 @@ void check_gradient(Model model) {
 
 TEST_CASE("a PixelCnn learns a chain") { check_prior(pixel_cnn, 4); }
 TEST_CASE("the bits of a PixelCnn") { check_bits(pixel_cnn); }
-TEST_CASE("the gradient of a PixelCnn") { check_gradient(PixelCnn{.grid = grid, .codes = count, .channels = 5, .layers = 2}); }
+TEST_CASE("the gradient of a PixelCnn") {
+  check_gradient(PixelCnn{.grid = grid, .codes = count, .channels = 5, .layers = 2});
+}
 TEST_CASE("a CausalTransformer learns a chain") { check_prior(transformer, 6); }
 TEST_CASE("the bits of a CausalTransformer") { check_bits(transformer); }
 TEST_CASE("the gradient of a CausalTransformer") {
@@ -154,9 +163,13 @@ TEST_CASE("how a code is chosen") {
     return choose_code(int(logits.size()), logits.data(), u, options, weights.data(), order.data());
   };
   const std::vector<double> logits{std::log(0.1), std::log(0.4), std::log(0.2), std::log(0.3)};
-  for (const auto& [u, code] : {std::pair{0.05, 0}, {0.11, 1}, {0.49, 1}, {0.51, 2}, {0.69, 2}, {0.71, 3}, {1 - 1e-9, 3}}) CHECK(chosen(logits, u) == code);
-  for (const auto& [u, code] : {std::pair{0.56, 1}, {0.58, 3}}) CHECK(chosen(logits, u, {.top_k = 2}) == code);           // 4/7 and 3/7
-  for (const auto& [u, code] : {std::pair{0.44, 1}, {0.45, 2}, {0.66, 2}, {0.67, 3}}) CHECK(chosen(logits, u, {.top_p = 0.75}) == code);  // of 0.9
+  for (const auto& [u, code] :
+       {std::pair{0.05, 0}, {0.11, 1}, {0.49, 1}, {0.51, 2}, {0.69, 2}, {0.71, 3}, {1 - 1e-9, 3}})
+    CHECK(chosen(logits, u) == code);
+  for (const auto& [u, code] : {std::pair{0.56, 1}, {0.58, 3}})
+    CHECK(chosen(logits, u, {.top_k = 2}) == code);  // 4/7 and 3/7
+  for (const auto& [u, code] : {std::pair{0.44, 1}, {0.45, 2}, {0.66, 2}, {0.67, 3}})
+    CHECK(chosen(logits, u, {.top_p = 0.75}) == code);  // of 0.9
   CHECK(chosen(logits, 0.99, {.top_p = 0.39}) == 1);
   CHECK(chosen(logits, 0.99, {.top_k = 9, .top_p = 1e-9}) == 1);
   CHECK(chosen({0, 0, 0}, 0.99, {.top_k = 1}) == 0);  // of equals the first
@@ -168,24 +181,32 @@ TEST_CASE("how a code is chosen") {
 }
 
 TEST_CASE("codes and options that are refused") {
-  CHECK_THROWS_WITH_AS(data::Codes(grid, Codes(31, 0), count), "data set: 31 values are no whole number of rows of 4 x 4 x 1", Error);
+  CHECK_THROWS_WITH_AS(data::Codes(grid, Codes(31, 0), count),
+                       "data set: 31 values are no whole number of rows of 4 x 4 x 1", Error);
   Codes wrong(2 * positions);
   wrong[positions + 3] = count;
-  CHECK_THROWS_WITH_AS(data::Codes(grid, wrong, count), "data set: row 1 has the code 8 at position 3, expected 0 to 7", Error);
+  CHECK_THROWS_WITH_AS(data::Codes(grid, wrong, count), "data set: row 1 has the code 8 at position 3, expected 0 to 7",
+                       Error);
   wrong[positions + 3] = -1;
-  CHECK_THROWS_WITH_AS(data::Codes(grid, wrong, count), "data set: row 1 has the code -1 at position 3, expected 0 to 7", Error);
+  CHECK_THROWS_WITH_AS(data::Codes(grid, wrong, count),
+                       "data set: row 1 has the code -1 at position 3, expected 0 to 7", Error);
 
   Trainer trainer(pixel_cnn);
   std::vector<float> values(3 * positions);
   const data::Rows rows(values, grid);
-  for (const auto& [value, text] : {std::pair{8.0f, "8 at feature 5, the likelihood wants numbers from 0 to 7"}, {-1.0f, "-1 at feature 5, the likelihood wants numbers from 0 to 7"}}) {
+  for (const auto& [value, text] : {std::pair{8.0f, "8 at feature 5, the likelihood wants numbers from 0 to 7"},
+                                    {-1.0f, "-1 at feature 5, the likelihood wants numbers from 0 to 7"}}) {
     values[2 * positions + 5] = value;
-    CHECK_THROWS_WITH_AS(trainer.fit(rows, {.batch_size = 3}), (std::string("vaelib: row 2 of the data has the value ") + text).c_str(), Error);
+    CHECK_THROWS_WITH_AS(trainer.fit(rows, {.batch_size = 3}),
+                         (std::string("vaelib: row 2 of the data has the value ") + text).c_str(), Error);
   }
   for (const auto& [value, text] : {std::pair{1.5f, "1.5"}, {8.0f, "8"}, {-1.0f, "-1"}, {NAN, "nan"}}) {
     values[2 * positions + 5] = value;
-    CHECK_THROWS_WITH_AS(trainer.learner.learn({3, grid, values.data()}),
-                         (std::string("vaelib: row 2 has the code ") + text + " at position 5, expected a whole number from 0 to 7").c_str(), Error);
+    CHECK_THROWS_WITH_AS(
+        trainer.learner.learn({3, grid, values.data()}),
+        (std::string("vaelib: row 2 has the code ") + text + " at position 5, expected a whole number from 0 to 7")
+            .c_str(),
+        Error);
   }
   CHECK_THROWS_AS(trainer.fit(data::Rows(std::span(values).first(30), Shape{3, 5, 1})), Error);
   CHECK_THROWS_AS(Trainer(PixelCnn{.codes = 0}), Error);
@@ -196,10 +217,13 @@ TEST_CASE("codes and options that are refused") {
   CHECK_THROWS_AS(Trainer(CausalTransformer{.dropout = 1}), Error);
 
   Session session(trainer.weights());
-  for (const double temperature : {0.0, -1.0, double(NAN), double(INFINITY)}) CHECK_THROWS_AS(sample_codes(session, 1, 0, {.temperature = temperature}), Error);
-  for (const double top_p : {0.0, -1.0, 1.1, double(NAN)}) CHECK_THROWS_AS(sample_codes(session, 1, 0, {.top_p = top_p}), Error);
+  for (const double temperature : {0.0, -1.0, double(NAN), double(INFINITY)})
+    CHECK_THROWS_AS(sample_codes(session, 1, 0, {.temperature = temperature}), Error);
+  for (const double top_p : {0.0, -1.0, 1.1, double(NAN)})
+    CHECK_THROWS_AS(sample_codes(session, 1, 0, {.top_p = top_p}), Error);
   CHECK_THROWS_AS(sample_codes(session, 1, 0, {.top_k = -1}), Error);
   CHECK_THROWS_AS(sample_codes(session, -1, 0), Error);
   std::fill(trainer.weights().values.begin(), trainer.weights().values.end(), NAN);
-  CHECK_THROWS_WITH_AS(sample_codes(session, 1, 0), "vaelib: row 0 has no code at position 0: the logits are not finite", Error);
+  CHECK_THROWS_WITH_AS(sample_codes(session, 1, 0),
+                       "vaelib: row 0 has no code at position 0: the logits are not finite", Error);
 }

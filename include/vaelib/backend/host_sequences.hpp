@@ -8,7 +8,7 @@
 
 namespace vaelib::inline VAELIB_ABI {
 
-/// Rows of queries and of keys of each sequence: [begin, end). The last query sees all keys, the one before it all but one.
+/// Rows of queries and of keys of each sequence: [begin, end). The last query sees all keys, the one before all but one.
 struct CausalRows {
   const long *query_begin, *query_end, *key_begin, *key_end;
   long queries(long g) const { return query_end[g] - query_begin[g]; }
@@ -27,7 +27,8 @@ class HostSequences : public HostImages<Derived, R> {
   // ---- categories: likelihoods/categorical.hpp
 
   /// out[r] = sum over the positions of row r of log_sum - logit[target], with log_sum = log sum_k exp(logit[k]).
-  void categorical_nll(long rows, long positions, int categories, const Real* logits, const std::int32_t* targets, Real* log_sums, Real* out) {
+  void categorical_nll(long rows, long positions, int categories, const Real* logits, const std::int32_t* targets,
+                       Real* log_sums, Real* out) {
     const long block = std::max(1L, this->block_size / std::max(1L, positions * categories));
     self().parallel_lanes((rows + block - 1) / block, [=](auto tag, long b) VAELIB_LOOP {
       using T = typename decltype(tag)::type;
@@ -44,8 +45,9 @@ class HostSequences : public HostImages<Derived, R> {
     });
   }
   /// The gradient of each logit is its probability, less one for the target.
-  void categorical_nll_gradient(long rows, long positions, int categories, const Real* logits, const std::int32_t* targets, const Real* log_sums,
-                                const Real* upstream, Target<Real> to) {
+  void categorical_nll_gradient(long rows, long positions, int categories, const Real* logits,
+                                const std::int32_t* targets, const Real* log_sums, const Real* upstream,
+                                Target<Real> to) {
     this->lines(rows * positions, categories, [=](auto at, auto, long p) VAELIB_LOOP {
       using T = decltype(at.load(logits));
       at.store(to.data, to.add, splat<T>(upstream[p / positions]) * exp(at.load(logits) - splat<T>(log_sums[p])));
@@ -54,16 +56,17 @@ class HostSequences : public HostImages<Derived, R> {
   }
 
   // ---- causal attention of several heads: layers/causal_attention.hpp; rows of heads * width numbers. The softmax of
-  // sequence g begins at places[g]: heads x queries x line(g). Scratch: for each sequence and head `room` numbers, which are
-  // width lines, and for the gradient a line for each query too.
+  // sequence g begins at places[g]: heads x queries x line(g). Scratch: for each sequence and head `room` numbers,
+  // which are width lines, and for the gradient a line for each query too.
 
-  void causal_attention(long groups, CausalRows rows, int heads, int width, const long* places, const Real* q, const Real* k, const Real* v,
-                        Real* softmax, Real* y, Real* scratch, long room) {
+  void causal_attention(long groups, CausalRows rows, int heads, int width, const long* places, const Real* q,
+                        const Real* k, const Real* v, Real* softmax, Real* y, Real* scratch, long room) {
     const Real scale = Real(1) / std::sqrt(Real(width));
     const long all = long(heads) * width;
     self().parallel_lanes(groups * heads, [=](auto tag, long task) VAELIB_LOOP {
       using T = typename decltype(tag)::type;
-      const long g = task / heads, h = task % heads, line = rows.line(g), first_key = rows.key_begin[g] * all + h * width;
+      const long g = task / heads, h = task % heads, line = rows.line(g),
+                 first_key = rows.key_begin[g] * all + h * width;
       Real* const keys = scratch + task * room;
       transpose(rows.keys(g), width, k + first_key, all, keys, line);
       for (long i = 0; i < rows.queries(g); ++i) {
@@ -88,9 +91,9 @@ class HostSequences : public HostImages<Derived, R> {
     });
   }
 
-  void causal_attention_gradient(long groups, CausalRows rows, int heads, int width, const long* places, const Real* q, const Real* k,
-                                 const Real* v, const Real* softmax, const Real* y, const Real* upstream, Target<Real> to_q,
-                                 Target<Real> to_k, Target<Real> to_v, Real* scratch, long room) {
+  void causal_attention_gradient(long groups, CausalRows rows, int heads, int width, const long* places, const Real* q,
+                                 const Real* k, const Real* v, const Real* softmax, const Real* y, const Real* upstream,
+                                 Target<Real> to_q, Target<Real> to_k, Target<Real> to_v, Real* scratch, long room) {
     const Real scale = Real(1) / std::sqrt(Real(width));
     const long all = long(heads) * width;
     self().parallel_lanes(groups * heads, [=](auto tag, long task) VAELIB_LOOP {
@@ -105,7 +108,8 @@ class HostSequences : public HostImages<Derived, R> {
         const Real* p = weights + i * line;
         Real* ds = slopes + i * line;
         combine<T>(width, whole<T>(seen), upstream + row, 1, values, line, ds, false);
-        const T mean = splat<T>(dot<T>(width, upstream + row, y + row));  // sum of p dp: the softmax's gradient is p (dp - mean)
+        // the softmax's gradient is p (dp - mean), where the mean is the sum of p dp = dy . y
+        const T mean = splat<T>(dot<T>(width, upstream + row, y + row));
         for (long j = 0; j < seen; j += lane_count<T>) {
           const auto at = access<T>(j, seen);
           at.store(ds, splat<T>(scale) * at.load(p) * (at.load(ds) - mean));
@@ -113,9 +117,14 @@ class HostSequences : public HostImages<Derived, R> {
         if (to_q) combine<T>(seen, width, ds, 1, k + first_key, all, to_q.data + row, to_q.add);
       }
       for (long j = 0; j < rows.keys(g); ++j) {
-        const long key = first_key + j * all, first = std::max(0L, j - (rows.keys(g) - queries)), place = first * line + j;
-        if (to_k) combine<T>(queries - first, width, slopes + place, line, q + first_query + first * all, all, to_k.data + key, to_k.add);
-        if (to_v) combine<T>(queries - first, width, weights + place, line, upstream + first_query + first * all, all, to_v.data + key, to_v.add);
+        const long key = first_key + j * all, first = std::max(0L, j - (rows.keys(g) - queries)),
+                   place = first * line + j;
+        if (to_k)
+          combine<T>(queries - first, width, slopes + place, line, q + first_query + first * all, all, to_k.data + key,
+                     to_k.add);
+        if (to_v)
+          combine<T>(queries - first, width, weights + place, line, upstream + first_query + first * all, all,
+                     to_v.data + key, to_v.add);
       }
     });
   }
@@ -127,8 +136,8 @@ class HostSequences : public HostImages<Derived, R> {
   static VAELIB_INLINE Access<T, Real> access(long index, long end) {
     return {index, int(std::min<long>(lane_count<T>, end - index))};
   }
-  /// The same number in all lanes. GCC 12 makes 16 masked instructions of the constructor of Lanes where the number is not
-  /// known before, and one of this.
+  /// The same number in all lanes. GCC 12 makes 16 masked instructions of the constructor of Lanes where the number is
+  /// not known before, and one of this.
   template <class T>
   static VAELIB_INLINE T splat(Real number) {
     Real lanes[lane_count<T>];
@@ -177,9 +186,10 @@ class HostSequences : public HostImages<Derived, R> {
       std::fill(to + j * line + rows, to + (j + 1) * line, Real(0));
     }
   }
-  /// out[j] (+)= sum over `count` rows of weight * row[j], for j < size. Each number is summed in the order of the rows.
+  /// out[j] (+)= sum over `count` rows of weight * row[j], for j < size, in the order of the rows.
   template <class T>
-  static VAELIB_INLINE void combine(long count, long size, const Real* weights, long weight_step, const Real* rows, long row, Real* out, bool add) {
+  static VAELIB_INLINE void combine(long count, long size, const Real* weights, long weight_step, const Real* rows,
+                                    long row, Real* out, bool add) {
     constexpr long lanes = lane_count<T>;
     long j = 0;
     for (; j + 4 * lanes <= size; j += 4 * lanes) {  // side by side, as an addition takes longer than a load

@@ -12,10 +12,12 @@ namespace data {
 class Codes {
  public:
   Codes() = default;
-  [[gnu::cold]] Codes(Shape grid, std::vector<std::int32_t> codes, int count) : grid_(grid), size_(detail::count_rows(codes.size(), grid)), codes_(std::move(codes)) {
+  [[gnu::cold]] Codes(Shape grid, std::vector<std::int32_t> codes, int count)
+      : grid_(grid), size_(detail::count_rows(codes.size(), grid)), codes_(std::move(codes)) {
     for (std::size_t i = 0; i < codes_.size(); ++i)
       if (codes_[i] < 0 || codes_[i] >= count)
-        fail("data set: row ", i / grid_.size(), " has the code ", codes_[i], " at position ", i % grid_.size(), ", expected 0 to ", count - 1);
+        fail("data set: row ", i / grid_.size(), " has the code ", codes_[i], " at position ", i % grid_.size(),
+             ", expected 0 to ", count - 1);
   }
 
   std::int64_t size() const { return size_; }
@@ -23,10 +25,12 @@ class Codes {
   int classes() const { return 0; }
   const std::vector<std::int32_t>& codes() const { return codes_; }
 
-  void fill(std::uint64_t /*epoch*/, std::span<const std::uint32_t> rows, float* features, std::int32_t* /*labels*/) const {
+  void fill(std::uint64_t /*epoch*/, std::span<const std::uint32_t> rows, float* features,
+            std::int32_t* /*labels*/) const {
     const std::size_t positions = grid_.size();
     detail::check_rows(rows, size_);
-    for (std::size_t i = 0; i < rows.size(); ++i) std::copy_n(codes_.data() + rows[i] * positions, positions, features + i * positions);
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      std::copy_n(codes_.data() + rows[i] * positions, positions, features + i * positions);
   }
 
  private:

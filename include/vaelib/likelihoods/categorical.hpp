@@ -20,13 +20,15 @@ Var<R, Shape{1}> categorical_nll(S& step, Var<R, A> logits, const std::int32_t* 
   const int codes = logits.shape.channels;
   for (long p = 0; p < rows * positions; ++p)
     if (targets[p] < 0 || targets[p] >= codes)
-      fail("vaelib: row ", logits.space()->first + p / positions, " has the code ", targets[p], " at position ", p % positions, ", expected 0 to ", codes - 1);
+      fail("vaelib: row ", logits.space()->first + p / positions, " has the code ", targets[p], " at position ",
+           p % positions, ", expected 0 to ", codes - 1);
   R* log_sums = step.arena.template allocate<R>(rows * positions);
   auto y = step.template variable<Shape{1}>(logits.space(), Shape{1}, step.needs_gradient(logits));
   step.backend.categorical_nll(rows, positions, codes, logits.value(), targets, log_sums, y.value());
   if (y.needs_gradient())
     step.record({y.node}, [=](S& s) {
-      if (auto t = s.target(logits)) s.backend.categorical_nll_gradient(rows, positions, codes, logits.value(), targets, log_sums, s.gradient(y), t);
+      if (auto t = s.target(logits))
+        s.backend.categorical_nll_gradient(rows, positions, codes, logits.value(), targets, log_sums, s.gradient(y), t);
     });
   return y;
 }

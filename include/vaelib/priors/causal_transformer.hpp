@@ -1,10 +1,10 @@
-// CausalTransformer: a prior over grids of codes, p(codes) = product of p(code | codes before it in reading order), by a
-// Transformer that is given a start token and then each code but the last; Radford et al. 2019, Esser et al. 2021.
+// CausalTransformer: a prior over grids of codes, p(codes) = product of p(code | codes before it in reading order), by
+// a Transformer that is given a start token and then each code but the last; Radford et al. 2019, Esser et al. 2021.
 //
 //   x_t = token(code t - 1) + position(t);   x = blocks(x);   logits = W norm(x) + b
 //
-// The loss is the negative log-likelihood in nats a sample. Codes are drawn with the keys and values of those before kept, so
-// that a position costs what one row of each layer costs.
+// The loss is the negative log-likelihood in nats a sample. Codes are drawn with the keys and values of those before
+// kept, so that a position costs what one row of each layer costs.
 #pragma once
 
 #include <vaelib/layers/embedding.hpp>
@@ -28,7 +28,8 @@ struct CausalTransformer {
 
   [[gnu::cold]] void build() {
     detail::check_prior(grid, codes);
-    if (width < 1 || layers < 1) fail("vaelib: a CausalTransformer of ", width, " features and ", layers, " layers, expected at least 1 of each");
+    if (width < 1 || layers < 1)
+      fail("vaelib: a CausalTransformer of ", width, " features and ", layers, " layers, expected at least 1 of each");
     likelihood.largest = float(codes - 1);
     tokens.count = codes + 1;
     positions.count = grid.size();
@@ -57,7 +58,7 @@ struct CausalTransformer {
   auto loss(S& step, const B& batch) const {
     const std::int32_t* targets = codes_of(step, batch, grid, codes);
     const auto of_codes = mean_rows(step, likelihood.nll(step, logits(step, batch.space, targets), targets));
-    return map_few(step, Times{float(grid.size())}, of_codes);
+    return map_few(step, Scale{float(grid.size())}, of_codes);
   }
   /// Of each code given those before it: height x width rows a sample, of `codes` logits each.
   template <class S>
@@ -74,8 +75,8 @@ struct CausalTransformer {
     return head.forward(step, norm.forward(step, x));
   }
 
-  /// Draws grids of codes, rows x height x width: choose(position, logits, stride) is given the logits at a position, those of
-  /// row r at logits + r * stride, and sets the codes there.
+  /// Draws grids of codes, rows x height x width: choose(position, logits, stride) is given the logits at a position,
+  /// those of row r at logits + r * stride, and sets the codes there.
   template <class S>
   void sample(S& step, const RowSpace* space, std::int32_t* drawn, auto&& choose) const {
     const long rows = space->count, length = grid.size();
@@ -94,12 +95,6 @@ struct CausalTransformer {
       step.forget(before);
     }
   }
-
- private:
-  struct Times {
-    float factor;
-    VAELIB_HD constexpr auto operator()(auto x) const { return x * factor; }
-  };
 };
 
 }  // namespace vaelib::inline VAELIB_ABI

@@ -1,9 +1,8 @@
-// PixelCnn: a prior over grids of codes, p(codes) = product of p(code | codes before it in reading order), by gated masked
-// convolutions in two stacks; van den Oord et al. 2016, "Conditional Image Generation with PixelCNN Decoders".
+// PixelCnn: a prior over grids of codes, p(codes) = product of p(code | codes before it in reading order), by gated
+// masked convolutions in two stacks; van den Oord et al. 2016, "Conditional Image Generation with PixelCNN Decoders".
 //
-//   vertical     v = v + gate(a)             a = conv(v) of the rows above      in block 0 the convolution is of the codes
-//   horizontal   h = h + W gate(b + U a)     b = conv(h) of the row so far
-//   logits       W relu(W relu(h))
+//   vertical     v = v + gate(a)             a = conv(v) of the rows above      in block 0 the convolution is of the
+//   codes horizontal   h = h + W gate(b + U a)     b = conv(h) of the row so far logits       W relu(W relu(h))
 //
 // Here the vertical stack has residual connections too, and gates are linear units (layers/gated.hpp) rather than tanh.
 // The loss is the negative log-likelihood in nats a sample.
@@ -68,7 +67,8 @@ struct PixelCnn {
 
   [[gnu::cold]] void build() {
     detail::check_prior(grid, codes);
-    if (channels < 1 || layers < 1) fail("vaelib: a PixelCnn of ", channels, " channels and ", layers, " layers, expected at least 1 of each");
+    if (channels < 1 || layers < 1)
+      fail("vaelib: a PixelCnn of ", channels, " channels and ", layers, " layers, expected at least 1 of each");
     const Shape in{grid.height, grid.width, channels};
     likelihood.largest = float(codes - 1);
     embedding.count = codes;
@@ -100,23 +100,25 @@ struct PixelCnn {
     const std::int32_t* targets = codes_of(step, batch, grid, codes);
     return mean_rows(step, likelihood.nll(step, logits(step, batch.space, targets), targets));
   }
-  /// Of each code given those before it: height x width x codes. `given` is kept alive by the caller until the step is over.
+  /// Of each code given those before it: height x width x codes. `given` is kept alive by the caller until the step is
+  /// over.
   template <class S>
   auto logits(S& step, const RowSpace* space, const std::int32_t* given) const {
     const auto x = embedding(step, space, grid, given);
     return across(step, x, down(step, x));
   }
 
-  /// Draws grids of codes, rows x height x width: choose(position, logits, stride) is given the logits at a position, those of
-  /// row r at logits + r * stride, and sets the codes there. The vertical stack is computed once a row of codes, the horizontal
-  /// one in the row alone.
+  /// Draws grids of codes, rows x height x width: choose(position, logits, stride) is given the logits at a position,
+  /// those of row r at logits + r * stride, and sets the codes there. The vertical stack is computed once a row of
+  /// codes, the horizontal one in the row alone.
   template <class S>
   void sample(S& step, const RowSpace* space, std::int32_t* drawn, auto&& choose) const {
     const int width = grid.width, size = grid.size();
     std::fill_n(drawn, space->count * size, 0);
     auto* given = step.arena.template allocate<std::int32_t>(space->count * size);
     const auto see = [&](int first, int count) {  // `count` rows of codes from row `first` on
-      for (long r = 0; r < space->count; ++r) std::copy_n(drawn + r * size + first * width, count * width, given + r * count * width);
+      for (long r = 0; r < space->count; ++r)
+        std::copy_n(drawn + r * size + first * width, count * width, given + r * count * width);
       return embedding(step, space, Shape{count, width, 1}, given);
     };
     for (int y = 0; y < grid.height; ++y) {
@@ -161,7 +163,8 @@ struct PixelCnn {
   static V last_row(S& step, V x) {
     const long row = long(x.shape.width) * x.shape.channels;
     V y = step.template variable<V::static_shape>(x.space(), {1, x.shape.width, x.shape.channels}, false);
-    step.backend.copy_columns(x.rows(), row, x.value() + (x.shape.height - 1) * row, x.features(), y.value(), row, false);
+    step.backend.copy_columns(x.rows(), row, x.value() + (x.shape.height - 1) * row, x.features(), y.value(), row,
+                              false);
     return y;
   }
 };

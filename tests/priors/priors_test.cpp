@@ -145,7 +145,7 @@ void check_gradient(Model model) {
 
 }  // namespace
 
-TEST_CASE("a PixelCnn learns a chain") { check_prior(pixel_cnn, 4); }
+TEST_CASE("a PixelCnn learns a chain") { check_prior(pixel_cnn, 6); }
 TEST_CASE("the bits of a PixelCnn") { check_bits(pixel_cnn); }
 TEST_CASE("the gradient of a PixelCnn") {
   check_gradient(PixelCnn{.grid = grid, .codes = count, .channels = 5, .layers = 2});

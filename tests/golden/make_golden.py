@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Numbers that PyTorch computes, for the tests to compare with. Needs torch and safetensors.
 
-  make_golden.py            writes layers.safetensors, optimizers.safetensors, vae_initial.safetensors, vae_run.safetensors
-                            beside this script
+  make_golden.py            writes layers.safetensors, sequences.safetensors, optimizers.safetensors, vae_initial.safetensors,
+                            vae_run.safetensors beside this script
   make_golden.py FOLDER     reads trained.safetensors and trained_outputs.safetensors, which the tests write to
                             $VAELIB_GOLDEN_FOLDER, and compares what PyTorch makes of these weights
 
@@ -130,6 +130,76 @@ def layers():
     return singles(out)
 
 
+# ------------------------------------------------------------------------- layers that predict one code after another
+class MaskedConv2d(nn.Conv2d):
+    """Rows above pass, of the own row what is left of the pixel, and for type B the pixel too."""
+
+    def __init__(self, kind, channels, out, kernel):
+        super().__init__(channels, out, kernel, padding=kernel // 2)
+        self.mask = torch.ones(kernel, kernel, dtype=torch.float64)
+        self.mask[kernel // 2, kernel // 2 + (kind == "B"):] = 0
+        self.mask[kernel // 2 + 1:] = 0
+
+    def forward(self, x):
+        return functional.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
+
+
+class Attention(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.projection = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x):
+        q, k, v = (f(x).unflatten(1, (self.heads, -1)).movedim(1, 0) for f in (self.query, self.key, self.value))
+        y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.projection(y.movedim(0, 1).flatten(1))
+
+
+class TransformerBlock(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.linear1, self.linear2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x):
+        x = x + self.attention(self.norm1(x))
+        return x + self.linear2(functional.gelu(self.linear1(self.norm2(x))))
+
+
+class OfSequences(nn.Sequential):
+    """Of two sequences one after another, of 4 and of 19 rows."""
+
+    def forward(self, x):
+        return torch.cat([super(OfSequences, self).forward(part) for part in (x[:4], x[4:])])
+
+
+def sequences():
+    torch.manual_seed(3)
+    out = {}
+    layer(out, "masked_a", MaskedConv2d("A", 3, 5, 5), (3, 7, 6))
+    layer(out, "masked_b", MaskedConv2d("B", 4, 5, 3), (4, 7, 6))
+
+    block = OfSequences(TransformerBlock(12, 3)).double()
+    for p in block.parameters():
+        nn.init.normal_(p, std=0.3)
+    x = torch.randn(23, 12, dtype=torch.float64, requires_grad=True)
+    y = block(x)
+    g = torch.randn_like(y)
+    ((y * g).sum() / 23).backward()
+    out.update({"block.x": x, "block.y": y, "block.g": g, "block.dx": x.grad})
+    for key, p in block.named_parameters():
+        out["block." + key[2:]], out["block.d" + key[2:]] = p, p.grad
+
+    logits = (5 * torch.randn(ROWS, 6, 7, dtype=torch.float64)).requires_grad_()
+    codes = torch.randint(7, (ROWS, 6))
+    loss = functional.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="sum") / ROWS
+    loss.backward()
+    out.update({"categorical.x": logits, "categorical.codes": codes, "categorical.loss": loss, "categorical.dx": logits.grad})
+    return singles(out)
+
+
 # ------------------------------------------------------------------------------------------------------------ optimizers
 def optimizers():
     torch.manual_seed(2)
@@ -245,5 +315,6 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         sys.exit(check(pathlib.Path(sys.argv[1])))
     save_file(layers(), HERE / "layers.safetensors")
+    save_file(sequences(), HERE / "sequences.safetensors")
     save_file(optimizers(), HERE / "optimizers.safetensors")
     vae()

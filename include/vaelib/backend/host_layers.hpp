@@ -1,7 +1,7 @@
 // The norms, gathers and the attention of the processor's backends, on plain pointers.
 #pragma once
 
-#include <vaelib/backend/host_images.hpp>
+#include <vaelib/backend/host_sequences.hpp>
 
 #include <cmath>
 #include <cstdint>
@@ -9,7 +9,7 @@
 namespace vaelib::inline VAELIB_ABI {
 
 template <class Derived, class R>
-class HostLayers : public HostImages<Derived, R> {
+class HostLayers : public HostSequences<Derived, R> {
  public:
   using Real = R;
 

@@ -92,7 +92,7 @@ struct Vq {
   using Encoder = Sequential<Shape{32, 32, 3}, Conv2d<64, 4, 2, 1>, ReLU, Conv2d<128, 4, 2, 1>, ReLU, Conv2d<128, 3, 1, 1>, Block, Block, ReLU, Conv2d<64, 1>>;
   using Decoder = Sequential<Shape{8, 8, 64}, Conv2d<128, 3, 1, 1>, Block, Block, ReLU, ConvTranspose2d<64, 4, 2, 1>, ReLU, ConvTranspose2d<3, 4, 2, 1>>;
   struct Model : VqVae<Encoder, VectorQuantizer<512>, Decoder> {
-    Model() { quantizer.options = {.start = CodebookStart::normal, .dead = never_replaced}; }  // what the peers do
+    Model() { quantizer.options = {.start = CodebookStart::normal, .decay = 0.99f, .commitment = 0.25f, .dead = never_replaced}; }  // what the peers do
   };
 };
 

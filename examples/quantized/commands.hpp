@@ -13,7 +13,8 @@ void resolve(Options& options, const std::set<std::string>& given);
 /// Exit code: 0, or 128 + signal where the run was interrupted and saved.
 int train(const Options& options);
 
-void use(const UseOptions& options);       ///< reconstruct, encode, decode, prior, sample
+void use(const UseOptions& options);       ///< reconstruct, encode, decode
+void prior(const UseOptions& options);     ///< prior, sample
 void codebook(const UseOptions& options);  ///< check, compare, visualize
 
 }  // namespace vqvae

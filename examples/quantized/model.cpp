@@ -1,5 +1,6 @@
 #include "model.hpp"
 
+#include <vaelib/backend/cpu/bfloat16.hpp>
 #include <vaelib/backend/cpu/cpu.hpp>
 #include <vaelib/io/weights_file.hpp>
 #include <vaelib/models/vq_networks.hpp>
@@ -111,7 +112,7 @@ AnyQuantizer quantizer_of(const Options& o) {
 
 class NetModel final : public Model {
  public:
-  NetModel(Net net, const Options& o) : trainer(std::move(net), Adam{.learning_rate = float(o.lr)}, Cpu(int(o.threads)), o.seed), monitor(trainer.weights()) {}
+  NetModel(Net net, const Options& o) : trainer(std::move(net), Adam{.learning_rate = float(o.lr)}, Cpu(int(o.threads), o.use_amp ? bfloat16_precision : single_precision), o.seed), monitor(trainer.weights()) {}
 
   long parameters() const override { return trainer.weights().count(); }
   int threads() const override { return trainer.learner.backend.threads(); }

@@ -22,7 +22,7 @@ struct Options {
   // quantizer
   std::string quantizer = "vq", recipe = "measured", levels = "8,8,8", distance = "euclidean", gradient = "straight-through", start = "k-means";
   std::int64_t codes = 512, depth = 4, low_width = 0, replace_steps = 1, replace_epochs = 0, grow_from = 0, grow_epochs = 10;
-  double decay = 0.99, commitment = 0.25, commitment_warmup_epochs = 0, temperature = 0, spread = 0, focus = 0, dead_below_mean = 0.1, dead_below = 0, lowest = 0;
+  double decay = 0.8, commitment = 1, commitment_warmup_epochs = 0, temperature = 0, spread = 0, focus = 0, dead_below_mean = 0.5, dead_below = 0, lowest = 0;
   bool learned_codes = false;
   // training
   std::int64_t epochs = 100, batch_size = 64, early_stopping_patience = 10, threads = 0;

@@ -16,7 +16,7 @@ namespace vaelib::inline VAELIB_ABI {
 
 /// Which codes are dead, and when this is looked at. All counts are moving averages, in vectors a batch.
 struct DeadCodes {
-  float below_mean = 0.1f;       ///< those counted less than this share of the mean over all codes
+  float below_mean = 0.5f;       ///< those counted less than this share of the mean over all codes
   float below = 0;               ///< those counted less than this
   float lowest = 0;              ///< this share of all codes, whatever their counts
   std::int64_t every_steps = 1;  ///< 0: not by steps

@@ -38,9 +38,9 @@ struct VectorQuantizerOptions {
   GradientEstimator gradient = GradientEstimator::straight_through;
   CodebookStart start = CodebookStart::k_means;
   int k_means_rounds = 10;
-  Schedule decay = 0.99f;        ///< d above
+  Schedule decay = 0.8f;         ///< d above
   float smoothing = 1e-5f;       ///< epsilon above
-  Schedule commitment = 0.25f;   ///< weight of the commitment loss
+  Schedule commitment = 1.0f;    ///< weight of the commitment loss
   Schedule spread = 0.0f;        ///< weight of log K - H(mean assignment), see assignment_entropy.hpp
   Schedule focus = 0.0f;         ///< weight of the mean entropy of a vector's assignment
   Schedule entropy_temperature = 1;         ///< of the assignments of these two

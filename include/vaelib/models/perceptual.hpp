@@ -70,9 +70,11 @@ Node<R>* frozen_convolution(S& step, Node<R>* x, const ConvolutionShape& shape, 
     step.record({y}, [=](S& s) {
       const auto t = s.target(x);
       if (!t) return;
-      const auto scratch = s.scratch(y->size());
-      s.backend.output_gradient(activation, images * pixels, shape.out_channels, y->value, y->gradient, scratch.data, Target<R>{});
-      s.backend.convolution_adjoint(shape, images, scratch.data, weight, t.data, t.add);
+      constexpr bool unchanged = std::is_same_v<F, Identity>;
+      const auto scratch = s.scratch(unchanged ? 0 : y->size());
+      R* gradient = unchanged ? y->gradient : scratch.data;
+      s.backend.output_gradient(activation, images * pixels, shape.out_channels, y->value, y->gradient, gradient, Target<R>{});
+      s.backend.convolution_adjoint(shape, images, gradient, weight, t.data, t.add);
     });
   return y;
 }

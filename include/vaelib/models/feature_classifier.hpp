@@ -2,7 +2,7 @@
 //
 //   features    for each width two 3x3 convolutions with ReLUs; between widths a 2x2 MaxPool2d (Simonyan & Zisserman 2015)
 //   head        Linear, one logit a class
-//   loss        mean over samples of the sum over classes of -log p(is it this class?), a Bernoulli likelihood for each class
+//   loss        -log p(class), mean over samples, nats
 //
 // It learns labels, or, where the data has none, by how many quarters of a turn an image was rotated: each image is shown in all four
 // ways; Gidaris et al. 2018, "Unsupervised representation learning by predicting image rotations". (Images without an up and a down,
@@ -16,7 +16,7 @@
 #include <vaelib/layers/convolution.hpp>
 #include <vaelib/layers/flatten.hpp>
 #include <vaelib/layers/pooling.hpp>
-#include <vaelib/likelihoods/bernoulli.hpp>
+#include <vaelib/likelihoods/categorical.hpp>
 #include <vaelib/models/batch.hpp>
 #include <vaelib/models/perceptual.hpp>
 
@@ -108,23 +108,11 @@ struct FeatureClassifier {
         quarters[r] = std::int32_t(r % 4);
         detail::rotate(image.height, image.channels, quarters[r], batch.features + r / 4 * image.size(), turned + r * image.size());
       }
-      return of_classes(step, step.template constant<In>(step.rows(4 * batch.count, 4 * batch.first), image, turned), quarters);
+      const auto x = step.template constant<In>(step.rows(4 * batch.count, 4 * batch.first), image, turned);
+      return mean_rows(step, categorical_nll(step, logits(step, x), quarters));
     } else {
-      return of_classes(step, input<In>(step, batch), labels_of(batch));
+      return mean_rows(step, categorical_nll(step, logits(step, input<In>(step, batch)), labels_of(batch)));
     }
-  }
-
- private:
-  template <class S, class V>
-  auto of_classes(S& step, V x, const std::int32_t* labels) const {
-    const auto y = logits(step, x);
-    auto wanted = step.template variable<Shape{classes}>(x.space(), Shape{classes}, false);
-    std::fill_n(wanted.value(), wanted.size(), typename S::Real(0));
-    for (long r = 0; r < x.rows(); ++r) {
-      if (labels[r] < 0 || labels[r] >= classes) fail("vaelib: row ", x.space()->first + r, " has the label ", labels[r], ", expected 0 to ", classes - 1);
-      wanted.value()[r * classes + labels[r]] = 1;
-    }
-    return mean_rows(step, Bernoulli{}.nll(step, y, wanted));
   }
 };
 

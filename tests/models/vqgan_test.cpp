@@ -181,6 +181,7 @@ TEST_CASE("a perceptual distance: gradient, PyTorch's numbers of a file in the f
   CHECK_THROWS_WITH(network.check({8, 8, 3}), doctest::Contains("halves its images 4 times"));
   CHECK_THROWS_WITH(network.check({32, 32, 2}), doctest::Contains("takes 3"));
   CHECK_THROWS_WITH(Perceptual{}.check(pixels), doctest::Contains("no network"));
+  CHECK_NOTHROW(Perceptual::none().check({8, 8, 3}));
 }
 
 TEST_CASE("the files of perceptual networks that are refused") {
@@ -257,6 +258,12 @@ TEST_CASE("the adaptive weight is the quotient of two norms, and the gradient th
   const auto likeness = learned([](VqGanOptions& o) { o.adversarial = 0.0f; });
   const auto fooled = learned([](VqGanOptions& o) { o.pixel = o.perceptual = 0.0f, o.adversarial = 1.0f, o.adaptive = false; });
   const auto both = learned([](VqGanOptions& o) { o.adversarial = 0.5f; });
+  Model without = model();
+  without.perceptual = Perceptual::none();
+  Lesson lesson(without, Sgd{.learning_rate = 0}, Cpu(1), 3);
+  lesson.learn(batch);
+  CHECK(Model::numbers_of(lesson.weights).perceptual == 0);
+  CHECK(Model::numbers_of(lesson.weights).lambda > 0);
   const double lambda = likeness.norm / (fooled.norm + 1e-6);
   CHECK(both.lambda == doctest::Approx(lambda).epsilon(1e-5));
   CHECK(likeness.lambda == 0);

@@ -132,25 +132,28 @@ Var<R, Shape{1}> perceptual_distance(S& step, const FeatureNetwork& network, Var
   return sum;
 }
 
-/// The perceptual loss of a model.
+/// The perceptual loss of a model: by a network, or none().
 struct Perceptual {
   std::shared_ptr<const FeatureNetwork> network{};
+  bool wanted = true;
 
   Perceptual() = default;
   [[gnu::cold]] explicit Perceptual(FeatureNetwork n) : network(new FeatureNetwork(std::move(n))) {}
+  [[gnu::cold]] static Perceptual none() {
+    Perceptual p;
+    p.wanted = false;
+    return p;
+  }
 
   [[gnu::cold]] void check(Shape image) const {
-    if (!network) fail("vaelib: a perceptual loss was given no network");
-    network->check(image);
+    if (wanted && !network) fail("vaelib: a perceptual loss was given no network; Perceptual::none() goes without one");
+    if (network) network->check(image);
   }
   template <class S, class V, class X>
   auto operator()(S& step, V y, X x) const {
-    return perceptual_distance(step, *network, y, x);
+    return network ? perceptual_distance(step, *network, y, x) : detail::known(step, 0);
   }
 };
-
-/// No perceptual loss.
-struct NoPerceptual {};
 
 namespace detail {
 

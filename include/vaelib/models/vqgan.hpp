@@ -50,7 +50,7 @@ struct AdversarialNumbers {
               " steps: it will never be trained, and the model is a VQ-VAE with another reconstruction loss");
 }
 
-template <class Encoder, class Quantizer, class Decoder, class Discriminator, class PerceptualLoss = NoPerceptual, class Adversary = Hinge,
+template <class Encoder, class Quantizer, class Decoder, class Discriminator, class PerceptualLoss = Perceptual, class Adversary = Hinge,
           class Reconstruction = AbsoluteError>
 struct VqGan : VqVae<Encoder, Quantizer, Decoder, Reconstruction> {
   using Base = VqVae<Encoder, Quantizer, Decoder, Reconstruction>;
@@ -126,13 +126,10 @@ struct VqGan : VqVae<Encoder, Quantizer, Decoder, Reconstruction> {
   template <class S, class V, class L>
   L images_loss(S& step, V x, V y, L error) const {
     using R = typename S::Real;
-    L likeness = map_few(step, Scale{weight_at(step, options.pixel)}, error);
-    double distance = 0;
-    if constexpr (!std::is_same_v<PerceptualLoss, NoPerceptual>) {
-      const L perceived = perceptual(step, y, x);
-      distance = double(*perceived.value());
-      likeness = map_few(step, Add{}, likeness, map_few(step, Scale{weight_at(step, options.perceptual)}, perceived));
-    }
+    const L perceived = perceptual(step, y, x);
+    const double distance = double(*perceived.value());
+    const L likeness = map_few(step, Add{}, map_few(step, Scale{weight_at(step, options.pixel)}, error),
+                               map_few(step, Scale{weight_at(step, options.perceptual)}, perceived));
     const float weight = started(step) ? weight_at(step, options.adversarial) : 0;
     if (weight == 0) {
       report(step, 0, {0, distance, 0, 0, 0, 0});

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 namespace vaelib::inline VAELIB_ABI {
 
@@ -211,6 +212,32 @@ class Step {
     propagate();
   }
 
+  /// The gradient of a loss (one number) for one parameter, while the forward pass is still under way: only the records back to
+  /// it run, so that all variables made since have their gradients, too. Other parameters get none, and this one keeps what it
+  /// has from an earlier part of the batch. False where the loss does not depend on it.
+  template <Shape S>
+  bool gradient_of(Var<Real, S> loss, const Parameter& p, Real* gradient) {
+    if (loss.size() != 1) fail("vaelib: gradient_of wants one number, found ", loss.rows(), " rows of ", loss.features());
+    if (p.id < 0 || !buffers.trained) return false;
+    bool* flags = arena.allocate<bool>(2 * std::size_t(buffers.parameters));
+    std::fill_n(flags, 2 * buffers.parameters, false);
+    bool* const written = std::exchange(buffers.written, flags);
+    const bool* const trained = std::exchange(buffers.trained, flags + buffers.parameters);
+    flags[buffers.parameters + p.id] = true;
+    const auto kept = scratch(p.size());
+    Real* const place = buffers.gradients + p.offset;
+    std::copy_n(place, p.size(), kept.data);
+    for (auto* n = nodes; n; n = n->previous) n->written = false;
+    if (Target<Real> seed = target(loss)) *seed.data = 1;
+    propagate(&flags[p.id]);
+    const bool found = flags[p.id];
+    if (found) std::copy_n(place, p.size(), gradient);
+    std::copy_n(kept.data, p.size(), place);
+    buffers.written = written;
+    buffers.trained = trained;
+    return found;
+  }
+
   /// Runs a piece of forward code again while the gradients of its output are known, then its records backward.
   template <class F>
   void recompute(RandomKey first_key, Node<Real>* output, F forward) {
@@ -276,8 +303,9 @@ class Step {
       return false;
     }
   }
-  void propagate() {
-    for (Record* r = records; r; r = r->previous) {
+  /// All records backward, or those until a flag is set.
+  void propagate(const bool* enough = nullptr) {
+    for (Record* r = records; r && !(enough && *enough); r = r->previous) {
       bool any = false;
       for (int o = 0; o < r->count; ++o) any = any || r->outputs[o]->written;
       if (!any) continue;

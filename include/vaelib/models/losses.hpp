@@ -34,9 +34,11 @@ PlainLoss<R, S> losses_of(Var<R, S> loss) {
   return {loss, loss};
 }
 
-/// A named part of a training step and the parameters it trains, by the beginning of their names.
+/// A named part of a training step and the parameters it trains, by the beginning of their names: those, or all others.
 struct Phase {
   std::string_view name, prefix;
+  bool others = false;
+  constexpr bool trains(std::string_view parameter) const { return parameter.starts_with(prefix) != others; }
 };
 
 }  // namespace vaelib::inline VAELIB_ABI

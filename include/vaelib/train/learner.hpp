@@ -187,7 +187,7 @@ class Learner {
   void select_phase(int phase) {
     for (const auto& [name, p] : weights.parameters) {
       bool belongs = rate_of(name) != 0;
-      if constexpr (requires { Model::phases; }) belongs = belongs && std::string_view(name).starts_with(Model::phases[phase].prefix);
+      if constexpr (requires { Model::phases; }) belongs = belongs && Model::phases[phase].trains(name);
       trained[p.id] = belongs;
     }
     (void)phase;
@@ -224,6 +224,7 @@ class Learner {
     return std::sqrt(squares);
   }
   void apply(int phase, float factor, Real scale) {
+    if (std::none_of(written.begin(), written.end(), [](bool w) { return w; })) return;  // a phase that waits: Adam's count, too
     ++updates[phase];
     const auto common = optimizer.rates(updates[phase]);
     for_each_run([&](long first, long count, const ParameterGroup* group) {

@@ -47,7 +47,8 @@ ImageData crops(const Options& o) {
   options.seed = ~o.seed;
   auto test = o.val_dir.empty() ? train.with(options) : data::Patches(o.val_dir, options);
   for (auto& note : o.val_dir.empty() ? std::vector<std::string>{} : notes_of(test.skipped)) notes.push_back(note);
-  auto result = hold(text("crops of ", train.image_count(), " photographs"), std::move(train), std::move(test));
+  const std::string name = text("crops of ", train.image_count(), " photographs");
+  auto result = hold(name, std::move(train), std::move(test));
   result.notes = std::move(notes);
   return result;
 }

@@ -1,4 +1,4 @@
-// Runs the program vae as its user does, in folders that are removed afterwards.
+// Runs vae and the other programs as their users do, in folders that are removed afterwards.
 #pragma once
 
 #include <doctest/doctest.h>
@@ -43,9 +43,9 @@ struct Result {
 inline bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 /// It failed as a program should: the code, nothing but one line on standard error, and that says so.
-inline void check_refusal(const Result& result, int code, const std::string& sentence) {
+inline void check_refusal(const Result& result, int code, const std::string& sentence, const std::string& program = "vae") {
   CHECK(result.code == code);
-  CHECK(result.err.starts_with("vae: "));
+  CHECK(result.err.starts_with(program + ": "));
   CHECK(std::count(result.err.begin(), result.err.end(), '\n') == 1);
   CHECK_MESSAGE(has(result.err, sentence), result.err);
 }
@@ -55,10 +55,11 @@ struct Limits {
   long turns = 0;              ///< and after so many turns of an idle loop
   int signal = SIGKILL;        ///< by this signal
   rlim_t largest_file = 0;  ///< bytes; writing more fails, as on a full disk; 0: no limit
+  const char* program = VAELIB_VAE_PROGRAM;
 };
 
 /// The child's part: never returns.
-[[noreturn]] inline void become_vae(const Arguments& arguments, const std::string& folder, const Limits& limits) {
+[[noreturn]] inline void become_program(const Arguments& arguments, const std::string& folder, const Limits& limits) {
   const auto redirect = [&](const char* name, int to) {
     const int file = ::open((folder + '/' + name).c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
     if (file == -1 || ::dup2(file, to) == -1) ::_exit(120);
@@ -70,10 +71,10 @@ struct Limits {
     std::signal(SIGXFSZ, SIG_IGN);  // then write fails with EFBIG
     ::setrlimit(RLIMIT_FSIZE, &limit);
   }
-  std::vector<char*> pointers{const_cast<char*>("vae")};
+  std::vector<char*> pointers{const_cast<char*>(limits.program)};
   for (const auto& argument : arguments) pointers.push_back(const_cast<char*>(argument.c_str()));
   pointers.push_back(nullptr);
-  ::execv(VAELIB_VAE_PROGRAM, pointers.data());
+  ::execv(limits.program, pointers.data());
   ::_exit(121);
 }
 
@@ -81,7 +82,7 @@ inline Result run(const Arguments& arguments, const Limits& limits = {}) {
   const TemporaryFolder folder;
   const pid_t child = ::fork();
   if (child == -1) vaelib::fail("fork failed");
-  if (child == 0) become_vae(arguments, folder.path, limits);
+  if (child == 0) become_program(arguments, folder.path, limits);
   int status = 0;
   pid_t ended = 0;
   if (!limits.killed_after.empty()) {

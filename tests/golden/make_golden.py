@@ -238,6 +238,70 @@ def optimizers():
     return singles(out)
 
 
+# ------------------------------------------------------------------------------------------------------------ quantizers
+class Quantized(nn.Module):
+    """Linear, 12 codes of 4 numbers, Linear; codes learn by moving averages of decay 0.9 or by gradient."""
+
+    def __init__(self, learned, rotation):
+        super().__init__()
+        self.learned, self.rotation = learned, rotation
+        self.encoder, self.decoder = nn.Sequential(nn.Linear(6, 4)), nn.Sequential(nn.Linear(4, 6))
+        codebook = torch.randn(12, 4) * 0.5
+        if learned:
+            self.codebook = nn.Parameter(codebook)
+        else:
+            self.register_buffer("codebook", codebook)
+            self.count, self.sum = torch.ones(12), codebook.clone()
+
+    def forward(self, x):
+        z = self.encoder(x)
+        codes = torch.cdist(z.double(), self.codebook.double()).argmin(1)
+        q = self.codebook[codes]
+        commitment = functional.mse_loss(z, q.detach())
+        loss = 0.25 * commitment + (functional.mse_loss(q, z.detach()) if self.learned else 0)
+        if self.rotation:  # Fifty et al. 2024, section 4.2
+            unit, target = functional.normalize(z.detach()), functional.normalize(q.detach())
+            half = functional.normalize(unit + target)
+            turned = z - 2 * (z * half).sum(1, keepdim=True) * half + 2 * (z * unit).sum(1, keepdim=True) * target
+            out = q.detach().norm(dim=1, keepdim=True) / z.detach().norm(dim=1, keepdim=True) * turned
+        else:
+            out = z + (q - z).detach()
+        reconstruction = functional.mse_loss(self.decoder(out), x)
+        if not self.learned:
+            with torch.no_grad():
+                chosen = functional.one_hot(codes, 12).float()
+                self.count = 0.9 * self.count + 0.1 * chosen.sum(0)
+                self.sum = 0.9 * self.sum + 0.1 * chosen.t() @ z
+                total = self.count.sum()
+                smoothed = (self.count + 1e-5) / (total + 12e-5) * total
+                used = chosen.sum(0) > 0
+                self.codebook[used] = (self.sum / smoothed[:, None])[used]
+        return reconstruction, loss, codes
+
+
+def quantizers():
+    out = {}
+    for name, learned, rotation in (("moving", False, False), ("rotated", False, True), ("learned", True, False)):
+        torch.manual_seed(4)
+        model = Quantized(learned, rotation)
+        x = torch.randn(32, 6)
+        if not out:
+            out["x"] = x
+            for key, value in model.state_dict().items():
+                out[("quantizer." if key == "codebook" else "") + key] = value.clone()
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        losses = []
+        for _ in range(10):
+            reconstruction, loss, codes = model(x)
+            optimizer.zero_grad()
+            (reconstruction + loss).backward()
+            optimizer.step()
+            losses.append([reconstruction.item() + loss.item(), reconstruction.item(), loss.item()])
+        out[f"{name}.losses"], out[f"{name}.codebook"], out[f"{name}.codes"] = torch.tensor(losses), model.codebook.detach(), codes.float()
+        out[f"{name}.weight"] = model.encoder[0].weight.detach()
+    return singles(out)
+
+
 # --------------------------------------------------------------------------------------------------------------- the VAE
 class Vae(nn.Module):
     """8 x 6 images of 2 channels; every layer whose file layout differs from the library's memory."""
@@ -317,4 +381,5 @@ if __name__ == "__main__":
     save_file(layers(), HERE / "layers.safetensors")
     save_file(sequences(), HERE / "sequences.safetensors")
     save_file(optimizers(), HERE / "optimizers.safetensors")
+    save_file(quantizers(), HERE / "quantizers.safetensors")
     vae()

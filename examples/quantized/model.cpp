@@ -78,6 +78,7 @@ AnyQuantizer quantizer_of(const Options& o) {
     q.kind = Kind::fsq;
     q.fsq.quantizer = FiniteScalar(numbers_of(o.levels));
     q.fsq.in.out = q.fsq.quantizer.width();
+    q.fsq.normalise = true;
   } else if (name == "lfq") {
     q.kind = Kind::lfq;
     int bits = int(o.low_width);

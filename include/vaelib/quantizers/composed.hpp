@@ -9,6 +9,7 @@
 // A vector has as many codes as parts or levels; they stand side by side, vector after vector.
 #pragma once
 
+#include <vaelib/layers/batch_norm.hpp>
 #include <vaelib/layers/convolution.hpp>
 #include <vaelib/quantizers/quantizer.hpp>
 
@@ -197,24 +198,33 @@ struct Projected {
   Conv2d<Width, 1> in{};
   Q quantizer{};
   Conv2d<dynamic, 1> out{};
+  /// Batch normalisation between, with an initial weight of 0.851: for bounded quantizers, since then tanh makes normal numbers about
+  /// evenly distributed between -1 and 1, and all levels are used from the first step on.
+  bool normalise = false;
+  BatchNorm norm{};
 
   int code_count() const { return quantizer.code_count(); }
   int per_vector() const { return quantizer.per_vector(); }
   [[gnu::cold]] void build(Shape shape) {
     in.build(shape);
+    norm.build(in.output(shape));
+    norm.weight.initial = constant(0.851f);
     quantizer.build(in.output(shape));
     out.out = shape.channels;
     out.build(in.output(shape));
   }
   void fields(auto&& f) {
     f("in", in);
+    if (normalise) f("norm", norm);
     f("quantizer", quantizer);
     f("out", out);
   }
 
   template <class S, class R, Shape A>
   auto quantize(S& step, Var<R, A> x) const {
-    const auto q = quantizer.quantize(step, in.forward(step, x));
+    auto narrow = in.forward(step, x);
+    if (normalise) narrow = norm.forward(step, narrow);
+    const auto q = quantizer.quantize(step, narrow);
     const Var<R, A> values{out.forward(step, q.values).node, x.shape};
     return Quantized<Var<R, A>, std::remove_cvref_t<decltype(q.loss)>>{values, q.codes, q.vectors, q.loss, q.error};
   }

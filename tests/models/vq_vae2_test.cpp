@@ -27,7 +27,8 @@ struct Stripes {
   void fill(std::uint64_t, std::span<const std::uint32_t> rows, float* out, std::int32_t*) const {
     for (const auto row : rows)
       for (int i = 0; i < 16; ++i)
-        for (int j = 0; j < 16; ++j) *out++ = 0.1f + 0.15f * float(row % 6) + ((row % 2 ? i : j) / 2 == int(row / 6 % 8) ? 0.15f : 0.0f);
+        for (int j = 0; j < 16; ++j)
+          *out++ = 0.1f + 0.15f * float(row % 6) + ((row % 2 ? i : j) / 2 == int(row / 6 % 8) ? 0.15f : 0.0f);
   }
 };
 
@@ -36,7 +37,9 @@ struct Stripes {
 TEST_CASE("channels of two images side by side") {
   constexpr Shape any{dynamic, dynamic, dynamic};
   const auto report = gradient_check<any>(
-      Sequential<any, Conv2d<2, 1>>{Shape{3, 2, 3}}, [](auto& step, const auto& layer, auto x) { return concatenate_channels(step, layer(step, x), x); }, {}, Shape{3, 2, 3});
+      Sequential<any, Conv2d<2, 1>>{Shape{3, 2, 3}},
+      [](auto& step, const auto& layer, auto x) { return concatenate_channels(step, layer(step, x), x); }, {},
+      Shape{3, 2, 3});
   INFO(report.summary());
   CHECK(report.passed());
 
@@ -45,7 +48,8 @@ TEST_CASE("channels of two images side by side") {
   step.begin({}, Mode::evaluation, 1, 1, Stream::noise);
   const float a[] = {1, 2, 3, 4}, b[] = {5, 6};
   const auto* space = step.rows(1);
-  const auto y = concatenate_channels(step, step.constant<Shape{1, 2, 2}>(space, {1, 2, 2}, a), step.constant<Shape{1, 2, 1}>(space, {1, 2, 1}, b));
+  const auto y = concatenate_channels(step, step.constant<Shape{1, 2, 2}>(space, {1, 2, 2}, a),
+                                      step.constant<Shape{1, 2, 1}>(space, {1, 2, 1}, b));
   static_assert(decltype(y)::static_shape == Shape{1, 2, 3});
   CHECK(std::vector<float>(y.value(), y.value() + 6) == std::vector<float>{1, 2, 5, 3, 4, 6});
   CHECK_THROWS_AS(concatenate_channels(step, y, step.constant<Shape{2, 1, 1}>(space, {2, 1, 1}, b)), Error);
@@ -80,7 +84,9 @@ TEST_CASE("a VQ-VAE of two levels learns, uses the codes of both, and decodes wh
   CHECK(std::set<int>(q.bottom.codes, q.bottom.codes + q.bottom.vectors).size() >= 6);
 
   // the codes of one level with those of the next image: both matter
-  const auto error = [&](auto top, auto bottom) { return double(*SquaredError{}(step, model.decode(step, top, bottom), x).value()); };
+  const auto error = [&](auto top, auto bottom) {
+    return double(*SquaredError{}(step, model.decode(step, top, bottom), x).value());
+  };
   const auto moved = [&](auto v) {
     auto w = step.template variable<decltype(v)::static_shape>(v.space(), v.shape, false);
     std::rotate_copy(v.value(), v.value() + v.features(), v.value() + v.size(), w.value());

@@ -78,6 +78,8 @@ Model model(std::int64_t start = 0) {
   m.perceptual = perceptual();
   m.options.start = start;
   m.quantizer.options.commitment = 0.0f;
+  m.quantizer.options.decay = 0.99f;
+  m.quantizer.options.dead = never_replaced;
   return m;
 }
 Floats with_prefix(const Lesson& lesson, std::string_view prefix, const Buffer<float>& of) {
@@ -239,7 +241,6 @@ TEST_CASE("one step of both phases has PyTorch's gradients") {
   m.options.perceptual = 0.5f;
   m.quantizer.options.commitment = 0.25f;
   m.quantizer.options.decay = 1.0f;
-  m.quantizer.options.dead = never_replaced;
   Lesson lesson(m, Sgd{.learning_rate = 0}, Cpu(1), 1);
   load_part(golden_path("vqgan"), lesson.weights, {"encoder.", "quantizer.", "decoder.", "discriminator."});
   const Floats x = golden("x");
@@ -302,7 +303,6 @@ TEST_CASE("gradient_of leaves the gradients of earlier parts of a batch alone") 
     Model m = model();
     m.quantizer.options.start = CodebookStart::normal;  // and the codes stay, which the second part would see otherwise
     m.quantizer.options.decay = 1.0f;
-    m.quantizer.options.dead = never_replaced;
     m.options.adaptive = adaptive;
     Lesson lesson(m, Sgd{.learning_rate = 0}, Cpu(1), 3);
     lesson.learn({8, pixels, twice.data()}, {.micro_batch = part});
@@ -398,6 +398,7 @@ TEST_CASE("the same bits at 1, 2 and 4 threads and when resumed; it learns") {
   const auto train = [&](int threads, int& reads, FitOptions options = {}) {
     Model m = model(40);
     m.quantizer.options.commitment = 0.25f;
+    m.quantizer.options.dead = {};
     Trainer trainer(m, Adam{.learning_rate = 3e-3f}, Cpu(threads), 7);
     options.epochs = 12;
     options.batch_size = 8;

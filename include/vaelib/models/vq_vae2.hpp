@@ -10,6 +10,8 @@
 //
 // The authors enlarge t twice, by layers of their own for the bottom and for the decoder; here both see u. In
 // evaluation the objective is the reconstruction alone, as that of VqVae is.
+//
+// Nothing makes the top say anything that the bottom can say alone: give the bottom few codes for small images.
 #pragma once
 
 #include <vaelib/models/vq_vae.hpp>

@@ -1,4 +1,5 @@
-// VqGan: its losses and phases, the weight between them, and perceptual distances; PyTorch's numbers by tests/golden/make_vqgan.py.
+// VqGan: its losses and phases, the weight between them, and perceptual distances; PyTorch's numbers by
+// tests/golden/make_vqgan.py.
 #include <doctest/doctest.h>
 
 #include <vaelib/io/feature_file.hpp>
@@ -56,7 +57,8 @@ struct Images {
   void fill(std::uint64_t, std::span<const std::uint32_t> rows, float* out, std::int32_t*) const {
     for (const auto row : rows)
       for (int i = 0; i < pixels.size(); ++i)
-        *out++ = 0.5f + 0.5f * std::sin(0.13f * float(row) + float(i / 48) * 0.3f * float(1 + row % 3) + float(i % 3) + float(i / 3 % 16) * 0.2f);
+        *out++ = 0.5f + 0.5f * std::sin(0.13f * float(row) + float(i / 48) * 0.3f * float(1 + row % 3) + float(i % 3) +
+                                        float(i / 3 % 16) * 0.2f);
   }
 };
 const Floats images = [] {
@@ -76,6 +78,8 @@ Model model(std::int64_t start = 0) {
   m.perceptual = perceptual();
   m.options.start = start;
   m.quantizer.options.commitment = 0.0f;
+  m.quantizer.options.decay = 0.99f;
+  m.quantizer.options.dead = never_replaced;
   return m;
 }
 Floats with_prefix(const Lesson& lesson, std::string_view prefix, const Buffer<float>& of) {
@@ -117,7 +121,8 @@ TEST_CASE("losses of generator and discriminator: values by hand, and gradients"
   const float of_real[] = {0.5f, 2, -1, 0}, of_made[] = {-3, 0.25f, 1, -0.5f};
   const auto* space = step.rows(2);
   const auto real = step.constant<Shape{2}>(space, 2, of_real), made = step.constant<Shape{2}>(space, 2, of_made);
-  CHECK(*discriminator_loss<Hinge>(step, real, made).value() == doctest::Approx(0.5 * (0.5 + 0 + 2 + 1) / 4 + 0.5 * (0 + 1.25 + 2 + 0.5) / 4));
+  CHECK(*discriminator_loss<Hinge>(step, real, made).value() ==
+        doctest::Approx(0.5 * (0.5 + 0 + 2 + 1) / 4 + 0.5 * (0 + 1.25 + 2 + 0.5) / 4));
   CHECK(*generator_loss<Hinge>(step, made).value() == doctest::Approx((3 - 0.25 - 1 + 0.5) / 4));
   double charged = 0, fooled = 0;
   for (int i = 0; i < 4; ++i) {
@@ -127,9 +132,9 @@ TEST_CASE("losses of generator and discriminator: values by hand, and gradients"
   CHECK(*discriminator_loss<Vanilla>(step, real, made).value() == doctest::Approx(charged));
   CHECK(*generator_loss<Vanilla>(step, made).value() == doctest::Approx(fooled));
 
-  constexpr auto halves = [](auto adversary) {
-    return [adversary](auto& s, const auto&, auto x) {
-      return discriminator_loss<decltype(adversary)>(s, columns<Shape{3}>(s, x, 0), columns<Shape{3}>(s, x, 3));
+  constexpr auto halves = []<class Adversary>(Adversary) {
+    return [](auto& s, const auto&, auto x) {
+      return discriminator_loss<Adversary>(s, columns<Shape{3}>(s, x, 0), columns<Shape{3}>(s, x, 3));
     };
   };
   check<Shape{6}>("hinge discriminator", halves(Hinge{}));
@@ -158,12 +163,15 @@ TEST_CASE("a perceptual distance: gradient, PyTorch's numbers of a file in the f
     return perceptual_distance(step, network, y, x);
   };
   // a step small enough that few ReLUs and pools turn over
-  check<any>("colour", distance, {16, 16, 3}, {.rows = 2, .epsilon = 1e-7, .absolute = 1e-6, .relative = 1e-4, .single = 2e-5});
-  check<any>("grey", distance, {17, 18, 1}, {.rows = 2, .epsilon = 1e-7, .absolute = 1e-6, .relative = 1e-4, .single = 2e-5});
+  check<any>("colour", distance, {16, 16, 3},
+             {.rows = 2, .epsilon = 1e-7, .absolute = 1e-6, .relative = 1e-4, .single = 2e-5});
+  check<any>("grey", distance, {17, 18, 1},
+             {.rows = 2, .epsilon = 1e-7, .absolute = 1e-6, .relative = 1e-4, .single = 2e-5});
 
   Cpu cpu(1);
   Step<Cpu> step(cpu);
-  for (const auto& [name, channels] : {std::pair{"colour", 3}, std::pair{"grey", 1}}) {
+  for (const int channels : {3, 1}) {
+    const char* name = channels == 3 ? "colour" : "grey";
     INFO(name);
     const auto of = [&](const char* what) { return golden(text(name, '.', what)); };
     step.begin({}, Mode::training, 1, 1, Stream::noise);
@@ -188,10 +196,13 @@ TEST_CASE("the files of perceptual networks that are refused") {
   TemporaryFolder folder;
   const auto refused = [&](const char* what, auto change) {
     INFO(what);
-    const Floats numbers(9 * 64, 0.5f);
-    std::vector<SafetensorsView> tensors{{"features.0.weight", Dtype::f32, {4, 3, 3, 3}, numbers.data()}, {"features.0.bias", Dtype::f32, {4}, numbers.data()},
-                                         {"features.3.weight", Dtype::f32, {8, 4, 3, 3}, numbers.data()}, {"features.3.bias", Dtype::f32, {8}, numbers.data()},
-                                         {"lin0.model.1.weight", Dtype::f32, {1, 4, 1, 1}, numbers.data()}, {"lin1.model.1.weight", Dtype::f32, {1, 8, 1, 1}, numbers.data()}};
+    const Floats numbers(1024, 0.5f);
+    std::vector<SafetensorsView> tensors{{"features.0.weight", Dtype::f32, {4, 3, 3, 3}, numbers.data()},
+                                         {"features.0.bias", Dtype::f32, {4}, numbers.data()},
+                                         {"features.3.weight", Dtype::f32, {8, 4, 3, 3}, numbers.data()},
+                                         {"features.3.bias", Dtype::f32, {8}, numbers.data()},
+                                         {"lin0.model.1.weight", Dtype::f32, {1, 4, 1, 1}, numbers.data()},
+                                         {"lin1.model.1.weight", Dtype::f32, {1, 8, 1, 1}, numbers.data()}};
     change(tensors);
     const auto path = folder.path + "/network.safetensors";
     safetensors_write(path, tensors);
@@ -205,6 +216,12 @@ TEST_CASE("the files of perceptual networks that are refused") {
     }
   };
   refused("", [](auto&) {});
+  const Floats sevens(8, 7.0f);
+  safetensors_write(folder.path + "/lin.safetensors",
+                    {{"lin0.model.1.weight", Dtype::f32, {1, 4, 1, 1}, sevens.data()},
+                     {"lin1.model.1.weight", Dtype::f32, {1, 8, 1, 1}, sevens.data()}});
+  const auto both = read_feature_network(folder.path + "/network.safetensors", folder.path + "/lin.safetensors");
+  CHECK(both.layers[1].importance[7] == 7.0f);
   refused("expected 2 more", [](auto& t) { t[2].name = "features.4.weight", t[3].name = "features.4.bias"; });
   refused("takes 5 channels, the one before gives 4", [](auto& t) { t[2].shape = {8, 5, 3, 3}; });
   refused("expected the 3x3 convolutions", [](auto& t) { t[2].shape = {8, 4, 5, 5}; });
@@ -224,7 +241,6 @@ TEST_CASE("one step of both phases has PyTorch's gradients") {
   m.options.perceptual = 0.5f;
   m.quantizer.options.commitment = 0.25f;
   m.quantizer.options.decay = 1.0f;
-  m.quantizer.options.dead = never_replaced;
   Lesson lesson(m, Sgd{.learning_rate = 0}, Cpu(1), 1);
   load_part(golden_path("vqgan"), lesson.weights, {"encoder.", "quantizer.", "decoder.", "discriminator."});
   const Floats x = golden("x");
@@ -234,11 +250,15 @@ TEST_CASE("one step of both phases has PyTorch's gradients") {
   CHECK(numbers.lambda == doctest::Approx(double(golden("lambda")[0])).epsilon(1e-5));
   CHECK(numbers.generator == doctest::Approx(double(golden("generator_loss")[0])).epsilon(1e-5));
   CHECK(numbers.discriminator == doctest::Approx(double(golden("discriminator_loss")[0])).epsilon(1e-5));
-  for (const auto& [name, p] : lesson.weights.parameters) {
-    if (name == "discriminator.2.bias" || name == "discriminator.5.bias") continue;  // in front of a norm: zero but for rounding
+  for (const auto& entry : lesson.weights.parameters) {
+    const std::string& name = entry.name;
+    const Parameter& p = entry.leaf;
+    if (name == "discriminator.2.bias" || name == "discriminator.5.bias")
+      continue;  // in front of a norm: zero but for rounding
     INFO(name);
     Floats there(static_cast<std::size_t>(p.size()));
-    detail::for_each_place(p, [&, at = p.offset](long to, long from) { there[std::size_t(to)] = lesson.gradients[at + from]; });
+    detail::for_each_place(
+        p, [&, at = p.offset](long to, long from) { there[std::size_t(to)] = lesson.gradients[at + from]; });
     CHECK(largest_difference(there.data(), golden("gradient." + name)) < 1e-5);
   }
 }
@@ -253,10 +273,12 @@ TEST_CASE("the adaptive weight is the quotient of two norms, and the gradient th
     change(m.options);
     Lesson lesson(m, Sgd{.learning_rate = 0}, Cpu(1), 3);
     lesson.learn(batch);
-    return Learned{generator_gradients(lesson), norm_of(with_prefix(lesson, "decoder.2.weight", lesson.gradients)), Model::numbers_of(lesson.weights).lambda};
+    return Learned{generator_gradients(lesson), norm_of(with_prefix(lesson, "decoder.2.weight", lesson.gradients)),
+                   Model::numbers_of(lesson.weights).lambda};
   };
   const auto likeness = learned([](VqGanOptions& o) { o.adversarial = 0.0f; });
-  const auto fooled = learned([](VqGanOptions& o) { o.pixel = o.perceptual = 0.0f, o.adversarial = 1.0f, o.adaptive = false; });
+  const auto fooled =
+      learned([](VqGanOptions& o) { o.pixel = o.perceptual = 0.0f, o.adversarial = 1.0f, o.adaptive = false; });
   const auto both = learned([](VqGanOptions& o) { o.adversarial = 0.5f; });
   Model without = model();
   without.perceptual = Perceptual::none();
@@ -274,19 +296,20 @@ TEST_CASE("the adaptive weight is the quotient of two norms, and the gradient th
 }
 
 TEST_CASE("gradient_of leaves the gradients of earlier parts of a batch alone") {
-  const auto gradients = [&](std::int64_t part, bool adaptive) {  // the same images twice: both parts have the same losses
+  const auto gradients = [&](std::int64_t part,
+                             bool adaptive) {  // the same images twice: both parts have the same losses
     Floats twice(images);
     std::copy_n(images.begin(), images.size() / 2, twice.begin() + long(images.size() / 2));
     Model m = model();
     m.quantizer.options.start = CodebookStart::normal;  // and the codes stay, which the second part would see otherwise
     m.quantizer.options.decay = 1.0f;
-    m.quantizer.options.dead = never_replaced;
     m.options.adaptive = adaptive;
     Lesson lesson(m, Sgd{.learning_rate = 0}, Cpu(1), 3);
     lesson.learn({8, pixels, twice.data()}, {.micro_batch = part});
     return generator_gradients(lesson);
   };
-  for (const bool adaptive : {false, true}) CHECK(largest_difference(gradients(4, adaptive).data(), gradients(0, adaptive)) < 1e-5);
+  for (const bool adaptive : {false, true})
+    CHECK(largest_difference(gradients(4, adaptive).data(), gradients(0, adaptive)) < 1e-5);
 }
 
 TEST_CASE("phases: the discriminator waits, each learns alone, states move once") {
@@ -321,14 +344,17 @@ TEST_CASE("phases: the discriminator waits, each learns alone, states move once"
   CHECK(numbers.lambda > 0);
   CHECK(numbers.discriminator > 0);
 
-  // the generator's step is the same whether or not the discriminator learns behind it, and the other way round it stands still
+  // the generator's step is the same whether or not the discriminator learns behind it, and the other way round it
+  // stands still
   const auto frozen = [&](const char* prefix, bool one_of_many) {
     Lesson l(model(), Sgd{.learning_rate = 0.1f}, Cpu(1), 3);
     if (one_of_many) l.groups = {{.prefix = prefix, .rate = 0}};
     if (!one_of_many) l.groups = {{.prefix = "encoder.", .rate = 0}, {.prefix = "decoder.", .rate = 0}};
-    const Floats first = with_prefix(l, "decoder.", l.weights.values), judge = with_prefix(l, "discriminator.", l.weights.values);
+    const Floats first = with_prefix(l, "decoder.", l.weights.values),
+                 judge = with_prefix(l, "discriminator.", l.weights.values);
     l.learn(batch);
-    CHECK((with_prefix(l, "discriminator.", l.weights.values) != judge) == (std::string_view(prefix) != "discriminator."));
+    CHECK((with_prefix(l, "discriminator.", l.weights.values) != judge) ==
+          (std::string_view(prefix) != "discriminator."));
     if (!one_of_many) CHECK(with_prefix(l, "decoder.", l.weights.values) == first);
     return with_prefix(l, "decoder.", l.weights.values);
   };
@@ -350,7 +376,8 @@ TEST_CASE("evaluation is the reconstruction alone, and nothing of the perceptual
   VqGanOptions options;
   options.start = 100;
   CHECK(warning_of_start(options, 10, 11).empty());
-  CHECK(warning_of_start(options, 10, 10).find("starts at step 100, but 10 epochs are only 100 steps") != std::string::npos);
+  CHECK(warning_of_start(options, 10, 10).find("starts at step 100, but 10 epochs are only 100 steps") !=
+        std::string::npos);
 }
 
 TEST_CASE("the same bits at 1, 2 and 4 threads and when resumed; it learns") {
@@ -371,6 +398,7 @@ TEST_CASE("the same bits at 1, 2 and 4 threads and when resumed; it learns") {
   const auto train = [&](int threads, int& reads, FitOptions options = {}) {
     Model m = model(40);
     m.quantizer.options.commitment = 0.25f;
+    m.quantizer.options.dead = {};
     Trainer trainer(m, Adam{.learning_rate = 3e-3f}, Cpu(threads), 7);
     options.epochs = 12;
     options.batch_size = 8;
@@ -391,7 +419,8 @@ TEST_CASE("the same bits at 1, 2 and 4 threads and when resumed; it learns") {
   CHECK(train(2, forever, resumed) == one);
 }
 
-TEST_CASE("a classifier of rotations learns, and its features make a perceptual network, from memory and from its file") {
+TEST_CASE(
+    "a classifier of rotations learns, and its features make a perceptual network, from memory and from its file") {
   using Classifier = FeatureClassifier<pixels, Rotations, 4, 6>;
   Trainer trainer(Classifier{}, Adam{.learning_rate = 1e-2f}, Cpu(1), 7);
   const auto history = trainer.fit(Images{}, {.epochs = 15, .batch_size = 8});
@@ -407,7 +436,8 @@ TEST_CASE("a classifier of rotations learns, and its features make a perceptual 
   Step<Cpu> step(cpu);
   step.begin({}, Mode::evaluation, 1, 1, Stream::noise);
   const auto* space = step.rows(4);
-  const auto near = step.constant<pixels>(space, pixels, images.data()), far = step.constant<pixels>(space, pixels, images.data() + 4 * pixels.size());
+  const auto near = step.constant<pixels>(space, pixels, images.data()),
+             far = step.constant<pixels>(space, pixels, images.data() + 4 * pixels.size());
   const float distance = *perceptual_distance(step, network, far, near).value();
   CHECK(distance > 0);
   CHECK(*perceptual_distance(step, from_file, far, near).value() == distance);

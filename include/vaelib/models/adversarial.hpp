@@ -1,8 +1,8 @@
 // Losses of a generator and a discriminator of real images x and made ones y, and how much the generator's counts.
 //
-//               discriminator                                       generator
-//   Hinge       mean max(0, 1 - D(x)) / 2 + mean max(0, 1 + D(y)) / 2        -mean D(y)                     Lim & Ye 2017
-//   Vanilla     mean softplus(-D(x)) / 2 + mean softplus(D(y)) / 2          mean softplus(-D(y))        Goodfellow et al. 2014
+//              discriminator                                          generator
+//   Hinge      mean max(0, 1 - D(x)) / 2 + mean max(0, 1 + D(y)) / 2    -mean D(y)              Lim & Ye 2017
+//   Vanilla    mean softplus(-D(x)) / 2 + mean softplus(D(y)) / 2       mean softplus(-D(y))    Goodfellow et al. 2014
 //
 // D gives logits; means are over all logits (patches) of a batch. Vanilla is the form that does not saturate.
 #pragma once
@@ -44,7 +44,8 @@ auto mean_of(S& step, F f, V x) {
 
 template <class Adversary, class S, class V>
 auto discriminator_loss(S& step, V real, V made) {
-  const auto of_real = mean_of(step, typename Adversary::Real{}, real), of_made = mean_of(step, typename Adversary::Made{}, made);
+  const auto of_real = mean_of(step, typename Adversary::Real{}, real),
+             of_made = mean_of(step, typename Adversary::Made{}, made);
   return map_few(step, Scale{0.5f}, map_few(step, Add{}, of_real, of_made));
 }
 template <class Adversary, class S, class V>
@@ -52,8 +53,9 @@ auto generator_loss(S& step, V made) {
   return mean_of(step, typename Adversary::Generator{}, made);
 }
 
-/// lambda = |gradient of the reconstruction loss| / (|gradient of the generator's loss| + 1e-6), both at the weight of the last
-/// layer, within 0 to 1e4; Esser et al. 2021, equation 7. 0 where it is no number: then the step does without the generator's loss.
+/// lambda = |gradient of the reconstruction loss| / (|gradient of the generator's loss| + 1e-6), both at the weight of
+/// the last layer, within 0 to 1e4; Esser et al. 2021, equation 7. 0 where it is no number: then the step does without
+/// the generator's loss.
 inline double adaptive_weight(double reconstruction_norm, double generator_norm) {
   const double ratio = reconstruction_norm / (generator_norm + 1e-6);
   return std::isfinite(ratio) ? std::min(ratio, 1e4) : 0.0;

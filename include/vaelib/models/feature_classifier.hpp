@@ -1,12 +1,14 @@
-// A small classifier whose features serve as a perceptual network (models/perceptual.hpp) where no pretrained one is at hand.
+// A small classifier whose features serve as a perceptual network (models/perceptual.hpp) where no pretrained one is at
+// hand.
 //
-//   features    for each width two 3x3 convolutions with ReLUs; between widths a 2x2 MaxPool2d (Simonyan & Zisserman 2015)
+//   features    for each width two 3x3 convolutions with ReLUs; between widths a 2x2 MaxPool2d, as in a VGG
 //   head        Linear, one logit a class
 //   loss        -log p(class), mean over samples, nats
 //
-// It learns labels, or, where the data has none, by how many quarters of a turn an image was rotated: each image is shown in all four
-// ways; Gidaris et al. 2018, "Unsupervised representation learning by predicting image rotations". (Images without an up and a down,
-// such as textures, teach it little.) Its numbers are named as those of a VGG of torchvision, so its files are read as theirs.
+// It learns labels, or, where the data has none, by how many quarters of a turn an image was rotated: each image is
+// shown in all four ways; Gidaris et al. 2018, "Unsupervised representation learning by predicting image rotations".
+// (Images without an up and a down, such as textures, teach it little.) Its numbers are named as those of a VGG of
+// torchvision, so its files are read as theirs.
 //
 //   Trainer trainer{FeatureClassifier<Shape{28, 28, 1}, Labels<10>, 16, 32>{}};
 //   trainer.fit(train, {.epochs = 2});
@@ -106,7 +108,8 @@ struct FeatureClassifier {
       auto* quarters = step.arena.template allocate<std::int32_t>(4 * batch.count);
       for (long r = 0; r < 4 * batch.count; ++r) {
         quarters[r] = std::int32_t(r % 4);
-        detail::rotate(image.height, image.channels, quarters[r], batch.features + r / 4 * image.size(), turned + r * image.size());
+        detail::rotate(image.height, image.channels, quarters[r], batch.features + r / 4 * image.size(),
+                       turned + r * image.size());
       }
       const auto x = step.template constant<In>(step.rows(4 * batch.count, 4 * batch.first), image, turned);
       return mean_rows(step, categorical_nll(step, logits(step, x), quarters));

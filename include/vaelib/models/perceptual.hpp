@@ -1,13 +1,16 @@
-// The perceptual distance of two images: how different they are to a network; Zhang et al. 2018, "The unreasonable effectiveness of
-// deep features as a perceptual metric" (LPIPS).
+// The perceptual distance of two images: how different they are to a network; Zhang et al. 2018, "The unreasonable
+// effectiveness of deep features as a perceptual metric" (LPIPS).
 //
-//   d(y, x) = sum over stages l of  mean over pixels of  sum over channels c of  w_lc (f_lc(y) / |f_l(y)| - f_lc(x) / |f_l(x)|)^2
+//   d(y, x) = sum over stages l, mean over pixels, sum over channels c of w_lc (g_lc(y) - g_lc(x))^2
+//   g_l = f_l / |f_l|
 //
-// where f_l are the channels behind the last ReLU of stage l. The network is a VGG: stages of 3x3 convolutions, each with a ReLU, and
-// between two stages the largest of each 2x2 pixels. It takes (2 x - 1 - shift) / scale for images x from 0 to 1, channel by channel.
+// where f_l are the channels behind the last ReLU of stage l. The network is a VGG: stages of 3x3 convolutions, each
+// with a ReLU, and between two stages the largest of each 2x2 pixels. It takes (2 x - 1 - shift) / scale for images x
+// from 0 to 1, channel by channel.
 //
-// Its numbers belong to nobody's parameters: they are neither trained nor saved with a model, and gradients go to y only. They
-// come from a file (io/feature_file.hpp) or from a classifier that was trained on the same images (models/feature_classifier.hpp).
+// Its numbers belong to nobody's parameters: they are neither trained nor saved with a model, and gradients go to y
+// only. They come from a file (io/feature_file.hpp) or from a classifier that was trained on the same images
+// (models/feature_classifier.hpp).
 #pragma once
 
 #include <vaelib/core/buffer.hpp>
@@ -22,9 +25,9 @@ namespace vaelib::inline VAELIB_ABI {
 /// A 3x3 convolution with padding 1 and the ReLU behind it.
 struct FeatureLayer {
   int in = 0, out = 0;
-  bool after_pool = false;    ///< the first of a later stage
+  bool after_pool = false;     ///< the first of a later stage
   Buffer<float> weight, bias;  ///< 3 x 3 x in x out; out
-  Buffer<float> importance;   ///< w of the stage that ends here, `out` numbers; none elsewhere
+  Buffer<float> importance;    ///< w of the stage that ends here, `out` numbers; none elsewhere
 };
 
 struct FeatureNetwork {
@@ -33,7 +36,8 @@ struct FeatureNetwork {
 
   int channels() const { return layers.empty() ? 0 : layers.front().in; }
 
-  /// Error unless images of this shape can be looked at. An image of one channel is shown to all channels of the network.
+  /// Error unless images of this shape can be looked at. An image of one channel is shown to all channels of the
+  /// network.
   [[gnu::cold]] void check(Shape image) const {
     if (layers.empty()) fail("vaelib: a perceptual loss wants a network of at least one convolution");
     if (image.channels != channels() && image.channels != 1)
@@ -41,7 +45,8 @@ struct FeatureNetwork {
     int pools = 0;
     for (const auto& layer : layers) pools += layer.after_pool;
     if (image.height >> pools < 1 || image.width >> pools < 1)
-      fail("vaelib: the perceptual network halves its images ", pools, " times, which is too often for shape ", text_of(image));
+      fail("vaelib: the perceptual network halves its images ", pools, " times, which is too often for shape ",
+           text_of(image));
   }
 };
 
@@ -62,7 +67,8 @@ auto frozen(S& step, const Buffer<float>& numbers) -> const typename S::Real* {
 
 /// f(x * weight + bias) where nothing but x takes a gradient.
 template <class S, class R, class F>
-Node<R>* frozen_convolution(S& step, Node<R>* x, const ConvolutionShape& shape, const R* weight, const R* bias, F activation) {
+Node<R>* frozen_convolution(S& step, Node<R>* x, const ConvolutionShape& shape, const R* weight, const R* bias,
+                            F activation) {
   const long pixels = long(shape.out_height) * shape.out_width, images = x->space->count;
   auto* y = step.node(x->space, pixels * shape.out_channels, step.needs_gradient(x));
   step.backend.convolution(shape, images, x->value, weight, y->value, false, bias, activation);
@@ -73,7 +79,8 @@ Node<R>* frozen_convolution(S& step, Node<R>* x, const ConvolutionShape& shape, 
       constexpr bool unchanged = std::is_same_v<F, Identity>;
       const auto scratch = s.scratch(unchanged ? 0 : y->size());
       R* gradient = unchanged ? y->gradient : scratch.data;
-      s.backend.output_gradient(activation, images * pixels, shape.out_channels, y->value, y->gradient, gradient, Target<R>{});
+      s.backend.output_gradient(activation, images * pixels, shape.out_channels, y->value, y->gradient, gradient,
+                                Target<R>{});
       s.backend.convolution_adjoint(shape, images, gradient, weight, t.data, t.add);
     });
   return y;
@@ -109,7 +116,8 @@ Var<R, Shape{1}> perceptual_distance(S& step, const FeatureNetwork& network, Var
     return Image{detail::frozen_convolution(step, image.node, shape, w, b, activation), {h, wide, to}};
   };
   const auto pool = [&](Image image) {
-    return Image{detail::max_pool(step, image.node, MaxPool2d<2>::windows(image.shape)), MaxPool2d<2>::output(image.shape)};
+    return Image{detail::max_pool(step, image.node, MaxPool2d<2>::windows(image.shape)),
+                 MaxPool2d<2>::output(image.shape)};
   };
   Image a = convolve(Image{y.node, y.shape}, channels, 1, weight, bias, Identity{});
   Image b = convolve(Image{x.node, x.shape}, channels, 1, weight, bias, Identity{});
@@ -163,9 +171,11 @@ struct NumberedConvolution {
   FeatureLayer layer;
 };
 
-/// The network of convolutions with growing numbers: 2 behind the one before (its ReLU lies between) in the same stage, 3 (its ReLU and a
-/// pool) in the next. importance[l] belongs to stage l; where there is none, all channels count 1. `where` is for errors.
-[[gnu::cold]] inline FeatureNetwork network_of(std::vector<NumberedConvolution> convolutions, std::vector<Buffer<float>> importance, const std::string& where) {
+/// The network of convolutions with growing numbers: 2 behind the one before (its ReLU lies between) in the same stage,
+/// 3 (its ReLU and a pool) in the next. importance[l] belongs to stage l; where there is none, all channels count 1.
+/// `where` is for errors.
+[[gnu::cold]] inline FeatureNetwork network_of(std::vector<NumberedConvolution> convolutions,
+                                               std::vector<Buffer<float>> importance, const std::string& where) {
   FeatureNetwork network;
   const std::size_t count = convolutions.size();
   if (count == 0) fail(where, ": has no convolutions of a perceptual network");
@@ -178,7 +188,8 @@ struct NumberedConvolution {
         fail(where, ": convolution ", number, " comes behind convolution ", convolutions[i - 1].number,
              ", expected 2 more (a ReLU in between) or 3 (a ReLU and a pool)");
       if (layer.in != network.layers.back().out)
-        fail(where, ": convolution ", number, " takes ", layer.in, " channels, the one before gives ", network.layers.back().out);
+        fail(where, ": convolution ", number, " takes ", layer.in, " channels, the one before gives ",
+             network.layers.back().out);
       layer.after_pool = gap == 3;
     }
     if (i + 1 == count || convolutions[i + 1].number - number == 3) {
@@ -195,7 +206,8 @@ struct NumberedConvolution {
     }
     network.layers.push_back(std::move(layer));
   }
-  if (!importance.empty() && stage != importance.size()) fail(where, ": has weights for ", importance.size(), " stages, expected ", stage);
+  if (!importance.empty() && stage != importance.size())
+    fail(where, ": has weights for ", importance.size(), " stages, expected ", stage);
   network.shift.resize(network.channels());
   network.scale.resize(network.channels());
   std::fill_n(network.scale.data(), network.channels(), 1.0f);

@@ -8,8 +8,10 @@
 //
 //   objective = reconstruction(y, x) + both quantizers' losses
 //
-// The authors enlarge t twice, by layers of their own for the bottom and for the decoder; here both see u. In evaluation the
-// objective is the reconstruction alone, as that of VqVae is.
+// The authors enlarge t twice, by layers of their own for the bottom and for the decoder; here both see u. In
+// evaluation the objective is the reconstruction alone, as that of VqVae is.
+//
+// Nothing makes the top say anything that the bottom can say alone: give the bottom few codes for small images.
 #pragma once
 
 #include <vaelib/models/vq_vae.hpp>
@@ -34,22 +36,26 @@ auto concatenate_channels(S& step, Var<R, A> a, Var<R, B> b) {
   if (y.needs_gradient())
     step.record({y.node}, [=](S& s) {
       if (auto t = s.target(a)) s.backend.copy_columns(pixels, first, s.gradient(y), wide, t.data, first, t.add);
-      if (auto t = s.target(b)) s.backend.copy_columns(pixels, second, s.gradient(y) + first, wide, t.data, second, t.add);
+      if (auto t = s.target(b))
+        s.backend.copy_columns(pixels, second, s.gradient(y) + first, wide, t.data, second, t.add);
     });
   return y;
 }
 
-template <class BottomEncoder, class TopEncoder, class TopQuantizer, class TopDecoder, class Conditional, class BottomQuantizer, class Decoder,
-          class Reconstruction = SquaredError>
+template <class BottomEncoder, class TopEncoder, class TopQuantizer, class TopDecoder, class Conditional,
+          class BottomQuantizer, class Decoder, class Reconstruction = SquaredError>
 struct VqVae2 {
   static constexpr Shape takes = BottomEncoder::takes;
-  static_assert(agree(TopEncoder::takes, BottomEncoder::makes), "vaelib: the top encoder takes what the bottom encoder gives");
-  static_assert(agree(TopDecoder::takes, TopEncoder::makes), "vaelib: the top decoder takes what the top encoder gives");
+  static_assert(agree(TopEncoder::takes, BottomEncoder::makes),
+                "vaelib: the top encoder takes what the bottom encoder gives");
+  static_assert(agree(TopDecoder::takes, TopEncoder::makes),
+                "vaelib: the top decoder takes what the top encoder gives");
   static_assert(agree(Conditional::takes, joined_channels(TopDecoder::makes, BottomEncoder::makes)),
                 "vaelib: the conditional part takes the channels of top decoder and bottom encoder");
   static_assert(agree(Decoder::takes, joined_channels(TopDecoder::makes, Conditional::makes)),
                 "vaelib: the decoder takes the channels of top decoder and conditional part");
-  static_assert(agree(Decoder::makes, BottomEncoder::takes), "vaelib: the decoder has to give what the bottom encoder takes");
+  static_assert(agree(Decoder::makes, BottomEncoder::takes),
+                "vaelib: the decoder has to give what the bottom encoder takes");
 
   BottomEncoder bottom_encoder{};
   TopEncoder top_encoder{};
@@ -68,12 +74,14 @@ struct VqVae2 {
     top_decoder.build(top_encoder.output_shape);
     const Shape u = top_decoder.output_shape;
     if (u.height != h.height || u.width != h.width)
-      fail("vaelib: the top decoder gives shape ", text_of(u), ", the bottom encoder ", text_of(h), ", expected the same height and width");
+      fail("vaelib: the top decoder gives shape ", text_of(u), ", the bottom encoder ", text_of(h),
+           ", expected the same height and width");
     conditional.build(joined_channels(u, h));
     bottom_quantizer.build(conditional.output_shape);
     decoder.build(joined_channels(u, conditional.output_shape));
     if (decoder.output_shape != bottom_encoder.input_shape)
-      fail("vaelib: the decoder gives shape ", text_of(decoder.output_shape), ", the bottom encoder takes ", text_of(bottom_encoder.input_shape));
+      fail("vaelib: the decoder gives shape ", text_of(decoder.output_shape), ", the bottom encoder takes ",
+           text_of(bottom_encoder.input_shape));
   }
   void fields(auto&& f) {
     f("bottom_encoder", bottom_encoder);
@@ -101,7 +109,8 @@ struct VqVae2 {
     const auto top = top_quantizer.quantize(step, top_encoder(step, h));
     const auto enlarged = top_decoder(step, top.values);
     const auto bottom = bottom_quantizer.quantize(step, conditional(step, concatenate_channels(step, enlarged, h)));
-    return Codes<std::remove_const_t<decltype(top)>, std::remove_const_t<decltype(bottom)>, std::remove_const_t<decltype(enlarged)>>{top, bottom, enlarged};
+    return Codes<std::remove_const_t<decltype(top)>, std::remove_const_t<decltype(bottom)>,
+                 std::remove_const_t<decltype(enlarged)>>{top, bottom, enlarged};
   }
   /// Images of the vectors of both levels.
   template <class S, class Top, class Bottom>

@@ -1,19 +1,22 @@
-// The vector-quantized autoencoder that is trained against a discriminator; Esser et al. 2021, "Taming transformers for high-resolution
-// image synthesis". y = decoder(quantizer(encoder(x))):
+// The vector-quantized autoencoder that is trained against a discriminator; Esser et al. 2021, "Taming transformers for
+// high-resolution image synthesis". y = decoder(quantizer(encoder(x))):
 //
 //   generator       pixel |y - x| + perceptual d(y, x) + quantizer's loss + lambda adversarial G(D(y))
 //   discriminator   adversarial.hpp, on x and y
 //
 //   lambda = |gradient of the first two terms| / (|gradient of G| + 1e-6) at the last weight of the decoder, 0 to 1e4
 //
-// The generator learns first, as in the authors' program, so that the discriminator sees what the generator has become, and because a
-// step reports its first phase. Each phase has its own moments. Before step `start` neither the discriminator nor lambda is computed.
+// The generator learns first, as in the authors' program, so that the discriminator sees what the generator has become,
+// and because a step reports its first phase. Each phase has its own moments. Before step `start` neither the
+// discriminator nor lambda is computed.
 //
-// Only the generator's phase moves the codebook and other states of the autoencoder, only the discriminator's those of the
-// discriminator: first by x, then by y. In evaluation the objective is the reconstruction alone: mean |y - x|, unweighted.
+// Only the generator's phase moves the codebook and other states of the autoencoder, only the discriminator's those of
+// the discriminator: first by x, then by y. In evaluation the objective is the reconstruction alone: mean |y - x|,
+// unweighted.
 //
-// lambda takes one pass backward through discriminator and perceptual network for each of the two losses, down to the last layer of
-// the decoder. What they give there is kept, and the step's own backward pass begins with it: nothing runs twice but that layer.
+// lambda takes one pass backward through discriminator and perceptual network for each of the two losses, down to the
+// last layer of the decoder. What they give there is kept, and the step's own backward pass begins with it: nothing
+// runs twice but that layer.
 #pragma once
 
 #include <vaelib/models/adversarial.hpp>
@@ -25,40 +28,44 @@
 
 namespace vaelib::inline VAELIB_ABI {
 
+/// Weights of the terms. Those of the generator's loss and the start are those of the authors' custom_vqgan.yaml.
 struct VqGanOptions {
-  Schedule pixel = 1;             ///< weight of the mean absolute error
-  Schedule perceptual = 1;        ///< weight of the perceptual distance
-  Schedule adversarial = 0.8f;    ///< weight of the generator's loss, times lambda; 0.8 and the start are those of custom_vqgan.yaml
-  std::int64_t start = 10'000;    ///< the first step that the discriminator takes part in
-  bool adaptive = true;           ///< false: lambda is 1
+  Schedule pixel = 1;           ///< of the mean absolute error
+  Schedule perceptual = 1;      ///< of the perceptual distance
+  Schedule adversarial = 0.8f;  ///< of the generator's loss, times lambda
+  std::int64_t start = 10'000;  ///< the first step that the discriminator takes part in
+  bool adaptive = true;         ///< false: lambda is 1
 };
 
 /// What the last step measured, in training.
 struct AdversarialNumbers {
-  double lambda = 0;               ///< 0 while the discriminator waits
-  double perceptual = 0;           ///< distance
+  double lambda = 0;                        ///< 0 while the discriminator waits
+  double perceptual = 0;                    ///< distance
   double generator = 0, discriminator = 0;  ///< losses, unweighted
-  double real = 0, made = 0;       ///< mean logits
+  double real = 0, made = 0;                ///< mean logits
   static constexpr int count = 6;
 };
 
 /// What is wrong with the start of a discriminator, for a user; empty where nothing is.
-[[gnu::cold]] inline std::string warning_of_start(const VqGanOptions& options, std::int64_t steps_per_epoch, std::int64_t epochs) {
+[[gnu::cold]] inline std::string warning_of_start(const VqGanOptions& options, std::int64_t steps_per_epoch,
+                                                  std::int64_t epochs) {
   const std::int64_t steps = steps_per_epoch * epochs;
   if (options.start < steps) return {};
   return text("the discriminator starts at step ", options.start, ", but ", epochs, " epochs are only ", steps,
               " steps: it will never be trained, and the model is a VQ-VAE with another reconstruction loss");
 }
 
-template <class Encoder, class Quantizer, class Decoder, class Discriminator, class PerceptualLoss = Perceptual, class Adversary = Hinge,
-          class Reconstruction = AbsoluteError>
+template <class Encoder, class Quantizer, class Decoder, class Discriminator, class PerceptualLoss = Perceptual,
+          class Adversary = Hinge, class Reconstruction = AbsoluteError>
 struct VqGan : VqVae<Encoder, Quantizer, Decoder, Reconstruction> {
   using Base = VqVae<Encoder, Quantizer, Decoder, Reconstruction>;
-  static_assert(agree(Discriminator::takes, Encoder::takes), "vaelib: the discriminator has to take what the encoder takes");
-  static constexpr std::array phases{Phase{"generator", "discriminator.", true}, Phase{"discriminator", "discriminator."}};
+  static_assert(agree(Discriminator::takes, Encoder::takes),
+                "vaelib: the discriminator has to take what the encoder takes");
+  static constexpr std::array phases{Phase{"generator", "discriminator.", true},
+                                     Phase{"discriminator", "discriminator."}};
 
   Discriminator discriminator{};
-  [[no_unique_address]] PerceptualLoss perceptual{};
+  PerceptualLoss perceptual{};
   VqGanOptions options{};
   State numbers{};          ///< AdversarialNumbers
   Parameter last_weight{};  ///< of the decoder
@@ -66,7 +73,8 @@ struct VqGan : VqVae<Encoder, Quantizer, Decoder, Reconstruction> {
   [[gnu::cold]] void build() {
     Base::build();
     discriminator.build(this->encoder.input_shape);
-    if constexpr (requires { perceptual.check(Shape{}); }) perceptual.check(this->encoder.input_shape);
+    if constexpr (requires { perceptual.check(this->encoder.input_shape); })
+      perceptual.check(this->encoder.input_shape);
     numbers = {AdversarialNumbers::count, 0};
   }
   void fields(auto&& f) {
@@ -149,7 +157,8 @@ struct VqGan : VqVae<Encoder, Quantizer, Decoder, Reconstruction> {
       lambda = adaptive_weight(wanted, other ? detail::norm(last_weight.size(), gradient.data) : 0);
       const R factor = R(lambda * double(weight));
       if (y.node->written && factor != 0) step.backend.spread_rows(1, y.size(), step.gradient(y), factor, {sum, true});
-      total = detail::with_gradient(step, y, double(*likeness.value()) + (factor != 0 ? double(factor) * double(*fooled.value()) : 0.0), sum);
+      total = detail::with_gradient(
+          step, y, double(*likeness.value()) + (factor != 0 ? double(factor) * double(*fooled.value()) : 0.0), sum);
     } else {
       total = map_few(step, Add{}, likeness, map_few(step, Scale{weight}, fooled));
     }
@@ -167,7 +176,9 @@ struct VqGan : VqVae<Encoder, Quantizer, Decoder, Reconstruction> {
       step.proposing = proposing;
       const auto real = judge(step, x, true), made = judge(step, y, true);
       loss = discriminator_loss<Adversary>(step, real, made);
-      report(step, 3, {double(*loss.value()), double(*mean_of(step, Identity{}, real).value()), double(*mean_of(step, Identity{}, made).value())});
+      report(step, 3,
+             {double(*loss.value()), double(*mean_of(step, Identity{}, real).value()),
+              double(*mean_of(step, Identity{}, made).value())});
     }
     return Losses<decltype(loss)>{loss, loss, zero};
   }

@@ -283,6 +283,16 @@ TEST_CASE("the spread is log K - H of the mean assignment, the focus the mean en
     const auto x = normals(4 * 3, 8);
     const std::vector<double> e(bench.state(bench.quantizer().codebook), bench.state(bench.quantizer().codebook) + 15);
     bench.run(x);
+    double nearest = 0;
+    for (int r = 0; r < 4; ++r) {
+      double smallest = INFINITY;
+      for (int k = 0; k < 5; ++k) {
+        double d = 0;
+        for (int j = 0; j < 3; ++j) d += std::pow(x[std::size_t(r * 3 + j)] - e[std::size_t(k * 3 + j)], 2);
+        smallest = std::min(smallest, d);
+      }
+      nearest += smallest / 12;
+    }
     std::vector<double> mean(5, 0.0);
     double own = 0;
     for (int r = 0; r < 4; ++r) {
@@ -290,7 +300,7 @@ TEST_CASE("the spread is log K - H of the mean assignment, the focus the mean en
       for (int k = 0; k < 5; ++k) {
         double d = 0;
         for (int j = 0; j < 3; ++j) d += std::pow(x[std::size_t(r * 3 + j)] - e[std::size_t(k * 3 + j)], 2);
-        sum += p[k] = std::exp(-d / 2);
+        sum += p[k] = std::exp(-d / (2 * nearest * 2));
       }
       for (int k = 0; k < 5; ++k) {
         mean[std::size_t(k)] += p[k] / sum / 4;
@@ -303,7 +313,7 @@ TEST_CASE("the spread is log K - H of the mean assignment, the focus the mean en
   }
 }
 
-TEST_CASE("sampled codes follow softmax(-d^2 / T), and do not depend on how a batch is split") {
+TEST_CASE("sampled codes follow softmax(-d^2 / (2 v T)), and do not depend on how a batch is split") {
   auto options = plain();
   options.temperature = 1.5f;
   Bench<VectorQuantizer<dynamic>> bench({options, {4}}, Shape{2});
@@ -311,8 +321,10 @@ TEST_CASE("sampled codes follow softmax(-d^2 / T), and do not depend on how a ba
   for (int r = 0; r < 20000; ++r) x.insert(x.end(), {0.3, -0.2});
   bench.run(x);
   const double* e = bench.state(bench.quantizer().codebook);
-  double p[4], sum = 0, counts[4] = {};
-  for (int k = 0; k < 4; ++k) sum += p[k] = std::exp(-(std::pow(0.3 - e[2 * k], 2) + std::pow(-0.2 - e[2 * k + 1], 2)) / 1.5);
+  double p[4], d[4], sum = 0, counts[4] = {};
+  for (int k = 0; k < 4; ++k) d[k] = std::pow(0.3 - e[2 * k], 2) + std::pow(-0.2 - e[2 * k + 1], 2);
+  const double v = *std::min_element(d, d + 4) / 2;  // of two numbers each
+  for (int k = 0; k < 4; ++k) sum += p[k] = std::exp(-d[k] / (2 * v * 1.5));
   for (const auto k : bench.codes) counts[k] += 1.0 / 20000;
   for (int k = 0; k < 4; ++k) CHECK(counts[k] == doctest::Approx(p[k] / sum).epsilon(0.02).scale(1));
   bench.run(x, Mode::evaluation);

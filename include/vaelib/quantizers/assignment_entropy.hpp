@@ -98,7 +98,6 @@ auto assignment_entropy(S& step, Var<R, A> x, const R* codes, int count, Entropy
 /// A code for each vector, drawn from softmax_k(-|x - e_k|^2 / T) by the random numbers of its row.
 template <class S, class R>
 void sample_codes(S& step, const RandomKey& key, long first_row, long rows, int count, int width, const R* x, const R* codes, R temperature, std::int32_t* out) {
-  if (!(temperature > 0)) fail("vaelib: the temperature of sampled codes is ", temperature, ", expected more than 0");
   const auto draws = step.scratch(rows);
   step.backend.uniform(key, first_row, rows, 1, draws.data);
   detail::for_soft_assignments(step, rows, count, width, x, codes, temperature, [&](long first, long n, const R* p) {

@@ -9,6 +9,10 @@
 // A code that no vector chose does not move: s_k and n_k shrink alike, so that their quotient stays. Sums start as e_k itself,
 // with n_k = 1. Vectors are quantized before codes are moved, and nothing moves in evaluation.
 //
+// Codes may be drawn from softmax_k(-|x - e_k|^2 / (2 v T)) in training, where v is the mean of (x - q)^2 over the batch, q being nearest: T = 1
+// is the posterior of a mixture of normal distributions as wide as the quantization error, whatever the scale of the vectors (compare
+// Takida et al. 2022, "SQ-VAE"). The entropies of assignments use the same scale.
+//
 // Codes that die are put where vectors lie that are represented badly: see DeadCodes.
 #pragma once
 
@@ -43,8 +47,8 @@ struct VectorQuantizerOptions {
   Schedule commitment = 1.0f;    ///< weight of the commitment loss
   Schedule spread = 0.0f;        ///< weight of log K - H(mean assignment), see assignment_entropy.hpp
   Schedule focus = 0.0f;         ///< weight of the mean entropy of a vector's assignment
-  Schedule entropy_temperature = 1;         ///< of the assignments of these two
-  std::optional<Schedule> temperature{};    ///< in training codes are drawn from softmax(-|x - e|^2 / T); none: the nearest is taken
+  Schedule entropy_temperature = 1;         ///< T of the assignments of these two
+  std::optional<Schedule> temperature{};    ///< T at which codes are drawn in training; none: the nearest is taken
   DeadCodes dead{};
   std::optional<Schedule> codes_in_use{};   ///< codebook expansion: how many of the codes there are by now; none: all
 };
@@ -160,22 +164,28 @@ auto VectorQuantizer<Codes>::choose(S& step, Var<R, A> x) const {
   const int in_use = *step.value(used) > 0 ? int(*step.value(used)) : int(codes);
   const R* e = table(step);
   auto* index = step.arena.template allocate<std::int32_t>(rows);
-  if (step.training() && options.temperature) {
-    const R temperature = *scalar(step, *options.temperature).value;
-    sample_codes(step, step.next_key(), first_row, rows, in_use, width, x.value(), e, temperature, index);
-  } else {
-    step.backend.nearest_codes(rows, in_use, width, x.value(), e, index);
-  }
   R *q = step.arena.template allocate<R>(x.size()), *errors = step.arena.template allocate<R>(rows);
-  step.backend.gather_rows(rows, width, e, index, q);
-  step.backend.squared_errors(rows, width, x.value(), q, errors);
-  double squares = 0;
-  for (long r = 0; r < rows; ++r) squares += double(errors[r]);
-  const double mean_square = x.size() > 0 ? squares / double(x.size()) : 0.0;
+  const auto take_chosen = [&] {
+    step.backend.gather_rows(rows, width, e, index, q);
+    step.backend.squared_errors(rows, width, x.value(), q, errors);
+    double squares = 0;
+    for (long r = 0; r < rows; ++r) squares += double(errors[r]);
+    return x.size() > 0 ? squares / double(x.size()) : 0.0;
+  };
+  step.backend.nearest_codes(rows, in_use, width, x.value(), e, index);
+  double mean_square = take_chosen();
+  const double scale = 2 * std::max(mean_square, 1e-30);
+  if (step.training() && options.temperature) {
+    const float temperature = options.temperature->at(step.now.step, step.now.epoch);
+    if (!(temperature > 0)) fail("vaelib: the temperature of sampled codes is ", temperature, ", expected more than 0");
+    sample_codes(step, step.next_key(), first_row, rows, in_use, width, x.value(), e, R(scale * double(temperature)), index);
+    mean_square = take_chosen();
+  }
 
   auto [values, loss] = detail::pass_through(step, x, q, options.gradient, scalar(step, options.commitment), mean_square);
   if (by_gradient()) loss = add(step, loss, codebook_loss(step, x, e, index, mean_square));
-  const EntropyWeights<R> weights{scalar(step, options.spread), scalar(step, options.focus), scalar(step, options.entropy_temperature)};
+  const float softness = options.entropy_temperature.at(step.now.step, step.now.epoch);
+  const EntropyWeights<R> weights{scalar(step, options.spread), scalar(step, options.focus), step.scalar(scale * double(softness))};
   if (*weights.spread.value != 0 || *weights.focus.value != 0)
     loss = add(step, loss, assignment_entropy(step, x, e, in_use, weights, by_gradient() && options.distance == CodeDistance::euclidean ? &learned : nullptr));
   if (learning) {
@@ -290,14 +300,16 @@ void VectorQuantizer<Codes>::move_codes(S& step, long rows, const R* x, const st
   });
 }
 
-/// Dead codes and those that are new get vectors of the batch.
+/// Dead codes get vectors of the batch, and so do new ones, where the first codes came from data.
 template <int Codes>
 template <class S, class R>
 void VectorQuantizer<Codes>::revive(S& step, long first_row, long rows, const R* x, const R* errors, int in_use) const {
   R* n = step.propose(count);
   auto* dead = step.arena.template allocate<std::int32_t>(int(codes));
   const int dying = options.dead.is_due(step.now) ? detail::find_dead(options.dead, in_use, n, dead) : 0;
-  const int fresh = std::max(0, codes_now(step) - in_use);
+  const bool from_data = options.start == CodebookStart::data || options.start == CodebookStart::k_means;
+  const int more = std::max(0, codes_now(step) - in_use), fresh = from_data ? more : 0;
+  if (more > fresh) *step.propose(used) = R(in_use + more);  // they stand where they were drawn
   if (dying + fresh == 0) return;
   auto* chosen = step.arena.template allocate<std::int32_t>(dying + fresh);
   const int found = detail::draw_vectors(step, first_row, rows, width, x, errors, dying + fresh, chosen);
@@ -306,7 +318,7 @@ void VectorQuantizer<Codes>::revive(S& step, long first_row, long rows, const R*
   const R mean = R(std::max(total / in_use, double(options.dead.below)));
   const int grown = std::min(fresh, found);  // new codes first
   for (int k = 0; k < found; ++k) place_code(step, k < grown ? in_use + k : dead[k - grown], x + long(chosen[k]) * width, mean);
-  *step.propose(used) = R(in_use + grown);
+  if (grown > 0) *step.propose(used) = R(in_use + grown);
 }
 
 template <int Codes>

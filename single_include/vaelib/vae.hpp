@@ -996,6 +996,7 @@ inline void product(Pool& pool, Workspace& workspace, long m, int n, long k, Mat
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <vector>
 
 namespace vaelib::inline VAELIB_ABI {
 namespace cpu {
@@ -1206,53 +1207,96 @@ inline double squared_distance(int width, const float* x, const float* e = nullp
 }
 
 /// A search: what all its tasks read, and where they write.
+///
+/// Scores are those of vectors and codes from which one same vector was taken, about the middle of the codes: distances stay as they
+/// are, products become small, and with them what rounding can do. Whether bfloat16 is worth it is tried on some rows: where codes lie
+/// so close together that it leaves many in question, floats are quicker.
 class NearestCodes {
  public:
-  static constexpr int rows_of_task = 96;
+  static constexpr int rows_of_task = 36;
 
   NearestCodes(Pool& p, Workspace& w, long n, int k, int d, const float* vectors, const float* table, std::int32_t* out)
       : pool(p), workspace(w), rows(n), count(k), width(d), x(vectors), codes(table), index(out) {
-    pairs = kernels()->lanes == 16 && searches_in_bfloat16();
-    steps = pairs ? (d + 1) / 2 : d;
-    // a part of the codes: packed, it takes less than a hundredth of the distances, or fits into the second-level cache
-    const long most = std::max(1L << 16, rows * count / 160) / std::max(1, steps);
-    part = int(std::clamp<long>(most / 64 * 64, 64, round_up(count, 64)));
+    choose(kernels()->lanes == 16 && searches_in_bfloat16());
   }
 
   void run() {
-    const bool parts = part < count;
-    packed = workspace.shared(std::size_t(part) * steps + part + (parts ? std::size_t(rows) : 0) + 2 * norm_tasks());
-    half_norms = packed + long(part) * steps;
-    extremes = half_norms + part;
-    leads = parts ? extremes + 2 * norm_tasks() : nullptr;
-    workspace.reserve_workers(pool.threads(), std::size_t(rows_of_task) * (3 * kernels()->lanes + (pairs ? steps : 0)));
+    find_middle();
     for (int begin = 0; begin < count; begin += part) {
-      first = begin;
-      size = std::min(part, count - begin);
-      pack_codes();
-      pool.run((rows + rows_of_task - 1) / rows_of_task, [&](long task, int worker) { search_rows(task * rows_of_task, workspace.worker(worker)); });
+      pack_codes(begin);
+      if (begin == 0 && pairs && !bfloat16_is_worth_it()) {
+        choose(false);
+        pack_codes(0);
+      }
+      pool.run(tasks(), [&](long task, int worker) { search_rows(task, workspace.worker(worker)); });
     }
   }
 
  private:
   static constexpr int panel = 64;  // codes that one task packs
-  std::size_t norm_tasks() const { return std::size_t(part) / panel; }
 
-  /// The codes of this part, their norms, and how much rounding changed them.
-  void pack_codes() {
+  void choose(bool in_pairs) {
+    pairs = in_pairs;
+    steps = pairs ? (width + 1) / 2 : width;
+    // a part of the codes: packed, it takes less than a hundredth of the distances, or fits into the second-level cache
+    const long most = std::max(1L << 16, rows * count / 160) / std::max(1, steps);
+    part = int(std::clamp<long>(most / panel * panel, panel, round_up(count, panel)));
+    const bool parts = part < count;
+    const std::size_t panels = std::size_t(part) / panel;
+    packed = workspace.shared(std::size_t(part) * steps + part + 2 * panels + std::size_t(width) + (parts ? std::size_t(rows) : 0));
+    half_norms = packed + long(part) * steps;
+    extremes = half_norms + part;
+    middle = extremes + 2 * panels;
+    leads = parts ? middle + width : nullptr;
+    const std::size_t search = rows_of_task * (3 * std::size_t(kernels()->lanes) + std::size_t(width) + (pairs ? std::size_t(steps) : 0));
+    workspace.reserve_workers(pool.threads(), std::max(search, std::size_t(panel) * std::size_t(steps) + std::size_t(width)));
+    if (!centre.empty()) std::copy(centre.begin(), centre.end(), middle);
+  }
+  long tasks() const { return (rows + rows_of_task - 1) / rows_of_task; }
+
+  /// The mean of some of the codes.
+  void find_middle() {
+    centre.assign(std::size_t(width), 0.0f);
+    const int stride = std::max(1, count / 64), used = (count + stride - 1) / stride;
+    for (int j = 0; j < width; ++j) {
+      double sum = 0;
+      for (int k = 0; k < count; k += stride) sum += double(codes[long(k) * width + j]);
+      centre[std::size_t(j)] = std::isfinite(sum) ? float(sum / used) : 0.0f;
+    }
+    std::copy(centre.begin(), centre.end(), middle);
+  }
+
+  void subtract_middle(const float* from, float* to) const {
+    using Vector = VectorOf<4>::Unaligned;
+    int j = 0;
+    for (; j + 4 <= width; j += 4)
+      *reinterpret_cast<Vector*>(to + j) = *reinterpret_cast<const Vector*>(from + j) - *reinterpret_cast<const Vector*>(middle + j);
+    for (; j < width; ++j) to[j] = from[j] - middle[j];
+  }
+
+  /// The codes from `begin` on, their norms, and how much rounding changed them.
+  void pack_codes(int begin) {
+    first = begin;
+    size = std::min(part, count - begin);
     const int panels = (size + panel - 1) / panel;
-    if (!pairs) pack(pool, {codes + long(first) * width, 1, width}, width, size, packed);
     pool.run(panels, [&](long task, int worker) {
-      const int begin = int(task) * panel, columns = std::min(panel, size - begin);
-      const float* e = codes + long(first + begin) * width;
+      float *words = workspace.worker(worker), *moved = words + long(panel) * steps;
+      const int offset = int(task) * panel, columns = std::min(panel, size - offset);
       float norm = 0, change = 0;
-      std::fill_n(half_norms + begin, panel, std::numeric_limits<float>::infinity());
+      std::fill_n(half_norms + offset, panel, std::numeric_limits<float>::infinity());
       for (int j = 0; j < columns; ++j) {
-        half_norms[begin + j] = float(0.5 * squared_distance(width, e + long(j) * width));
-        norm = std::max(norm, half_norms[begin + j]);
-        if (pairs) change = std::max(change, float(round_row(e + long(j) * width, width, workspace.worker(worker) + long(j) * steps).change));
+        float* row = pairs ? moved : words + long(j) * steps;
+        subtract_middle(codes + long(first + offset + j) * width, row);
+        half_norms[offset + j] = float(0.5 * squared_distance(width, row));
+        norm = std::max(norm, half_norms[offset + j]);
+        if (pairs) change = std::max(change, float(round_row(row, width, words + long(j) * steps).change));
       }
-      if (pairs) pack_panel({workspace.worker(worker), 1, steps}, steps, columns, packed + long(begin) * steps, panel);
+      // as pack.hpp has it: the last panel is only as wide as the vectors that hold its columns; in pairs all are of 64
+      const int wide = kernels()->panel_columns, lanes = kernels()->lanes;
+      for (int j = 0; j < columns; j += wide) {
+        const int some = std::min(wide, columns - j), vectors = pairs ? panel : int(round_up(some, lanes));
+        pack_panel({words + long(j) * steps, 1, steps}, steps, some, packed + long(offset + j) * steps, vectors);
+      }
       extremes[2 * task] = norm;
       extremes[2 * task + 1] = std::sqrt(change);
     });
@@ -1263,52 +1307,73 @@ class NearestCodes {
     }
   }
 
-  void search_rows(long begin, float* scratch) const {
-    const int lanes = kernels()->lanes, n = int(std::min<long>(rows_of_task, rows - begin));
-    float *best = scratch, *second = best + rows_of_task * lanes, *rounded = second + 2 * rows_of_task * lanes;
+  /// Whether few codes have to be gone through one by one, on some of the rows.
+  bool bfloat16_is_worth_it() const {
+    int searched = 0, in_question = 0;
+    for (const long task : {0L, tasks() / 2}) {
+      searched += rows_of(task);
+      in_question += search_rows(task, workspace.worker(0));
+    }
+    return in_question * 5 <= searched;  // to go through the codes of a lane takes three times what bfloat16 saves for a row
+  }
+
+  int rows_of(long task) const { return int(std::min<long>(rows_of_task, rows - task * rows_of_task)); }
+
+  /// Gives how many lanes may have had more candidates than they kept, in all rows.
+  int search_rows(long task, float* scratch) const {
+    const long begin = task * rows_of_task;
+    const int lanes = kernels()->lanes, n = rows_of(task);
+    float *best = scratch, *second = best + rows_of_task * lanes, *moved = second + 2 * rows_of_task * lanes;
+    float* words = moved + long(rows_of_task) * width;
     auto* at = reinterpret_cast<std::int32_t*>(second + rows_of_task * lanes);
     std::fill(best, best + n * lanes, -std::numeric_limits<float>::infinity());
     std::fill(second, second + n * lanes, -std::numeric_limits<float>::infinity());
     std::fill(at, at + n * lanes, 0);
     Rounding rounding[rows_of_task];
-    const float* vectors = x + begin * width;
     for (int i = 0; i < n; ++i) {
-      const float* v = vectors + long(i) * width;
-      rounding[i] = pairs ? round_row(v, width, rounded + long(i) * steps) : Rounding{squared_distance(width, v)};
+      float* v = moved + long(i) * width;
+      subtract_middle(x + (begin + i) * width, v);
+      rounding[i] = pairs ? round_row(v, width, words + long(i) * steps) : Rounding{squared_distance(width, v)};
     }
-    const SearchBlock block{pairs ? rounded : vectors, n, steps, packed, half_norms, size, best, second, at};
+    const SearchBlock block{pairs ? words : moved, n, steps, packed, half_norms, size, best, second, at};
     pairs ? search_bfloat16(block) : search(block);
-    for (int i = 0; i < n; ++i) finish(begin + i, rounding[i], best + i * lanes, second + i * lanes, at + i * lanes);
+    int in_question = 0;
+    for (int i = 0; i < n; ++i) in_question += finish(begin + i, rounding[i], best + i * lanes, second + i * lanes, at + i * lanes);
+    return in_question;
   }
 
   /// The best of the lanes of one row against what earlier parts found.
-  void finish(long row, const Rounding& rounding, const float* best, const float* second, const std::int32_t* at) const {
+  int finish(long row, const Rounding& rounding, const float* best, const float* second, const std::int32_t* at) const {
     const float top = *std::max_element(best, best + kernels()->lanes), least = top - doubt(rounding);
-    if (first > 0 && top < leads[row] - (top - least)) return;
-    const int winner = settle(row, least, best, second, at);
+    if (first > 0 && top < leads[row] - (top - least)) return 0;
+    int in_question = 0;
+    const int winner = settle(row, least, best, second, at, in_question);
     if (first == 0 || distance(row, first + winner) < distance(row, index[row])) index[row] = first + winner;
     if (leads) leads[row] = first == 0 ? top : std::max(top, leads[row]);
+    return in_question;
   }
 
   /// By how much a score may lie behind another whose code is farther: twice what rounding can have done to one. That is a sum of
-  /// width + 1 fused products from |e|^2 / 2 on; and in bfloat16 the changes of x and e, by the Cauchy-Schwarz inequality.
+  /// width + 1 fused products from |e|^2 / 2 on, and differences from the middle before; and in bfloat16 the changes of x and e, by the
+  /// Cauchy-Schwarz inequality.
   float doubt(const Rounding& rounding) const {
     const double norm = std::sqrt(rounding.norm), change = std::sqrt(rounding.change), code = std::sqrt(2 * largest);
-    const double sums = 1.01 * (width + 3) * 0x1p-24 * (norm * code + largest) + width * 0x1p-125;
+    const double sums = 1.01 * (width + 7) * 0x1p-24 * (norm * code + largest) + width * 0x1p-125;
     return float(2 * (sums + change * (code + most_changed) + norm * most_changed));
   }
   double distance(long row, int code) const { return squared_distance(width, x + row * width, codes + long(code) * width); }
 
   /// The nearest of the codes of this part whose score is not below `least`. Where numbers are not finite, of all codes.
-  int settle(long row, float least, const float* best, const float* second, const std::int32_t* at) const {
+  int settle(long row, float least, const float* best, const float* second, const std::int32_t* at, int& in_question) const {
     const int lanes = kernels()->lanes;
     const bool all = !std::isfinite(least);
     int winner = -1, candidates = 0;
     for (int k = 0; k < lanes && !all; ++k) {
       if (best[k] >= least) winner = at[k] + k;
-      candidates += (best[k] >= least) + (second[k] >= least);
+      candidates += best[k] >= least;
+      in_question += second[k] >= least;
     }
-    if (candidates == 1) return winner;
+    if (candidates == 1 && in_question == 0) return winner;
     double smallest = std::numeric_limits<double>::infinity();
     winner = 0;
     const auto compare = [&](int j) {
@@ -1331,11 +1396,12 @@ class NearestCodes {
   int count, width;
   const float *x, *codes;
   std::int32_t* index;
-  bool pairs;                     // whether scores are computed in bfloat16
-  int steps;                      // words of a row
-  int part, first = 0, size = 0;  // codes of a part, and of this one
-  float *packed = nullptr, *half_norms = nullptr, *extremes = nullptr, *leads = nullptr;
-  double largest = 0, most_changed = 0;  // |e|^2 / 2 and |e - e in bfloat16| of this part
+  bool pairs = false;                      // whether scores are computed in bfloat16
+  int steps = 0;                           // words of a row
+  int part = 0, first = 0, size = 0;       // codes of a part, and of this one
+  std::vector<float> centre;               // kept while packed moves
+  float *packed = nullptr, *half_norms = nullptr, *extremes = nullptr, *middle = nullptr, *leads = nullptr;
+  double largest = 0, most_changed = 0;    // |e|^2 / 2 and |e - e in bfloat16| of this part
 };
 
 }  // namespace detail
@@ -1971,6 +2037,8 @@ inline constexpr Precision single_precision{cpu::product, cpu::convolution, cpu:
 // The operations of quantizers on the processor's backends: sums of vectors by their codes, straight-through gradients.
 
 // The norms, gathers and the attention of the processor's backends, on plain pointers.
+
+// What models of sequences of codes take: the cross-entropy of categories and causal attention, on plain pointers.
 
 // Windows of images, group norms and gates of the processor's backends, on plain pointers. Images are channels last.
 //
@@ -4285,8 +4353,224 @@ class HostImages : public HostOperations<Derived, R> {
 
 namespace vaelib::inline VAELIB_ABI {
 
+/// Rows of queries and of keys of each sequence: [begin, end). The last query sees all keys, the one before all but one.
+struct CausalRows {
+  const long *query_begin, *query_end, *key_begin, *key_end;
+  long queries(long g) const { return query_end[g] - query_begin[g]; }
+  long keys(long g) const { return key_end[g] - key_begin[g]; }
+  /// How many keys query i of its sequence sees.
+  long visible(long g, long i) const { return keys(g) - queries(g) + i + 1; }
+  /// Weights of one query, with room for whole vectors.
+  long line(long g) const { return (keys(g) + 15) / 16 * 16; }
+};
+
 template <class Derived, class R>
-class HostLayers : public HostImages<Derived, R> {
+class HostSequences : public HostImages<Derived, R> {
+ public:
+  using Real = R;
+
+  // ---- categories: likelihoods/categorical.hpp
+
+  /// out[r] = sum over the positions of row r of log_sum - logit[target], with log_sum = log sum_k exp(logit[k]).
+  void categorical_nll(long rows, long positions, int categories, const Real* logits, const std::int32_t* targets,
+                       Real* log_sums, Real* out) {
+    const long block = std::max(1L, this->block_size / std::max(1L, positions * categories));
+    self().parallel_lanes((rows + block - 1) / block, [=](auto tag, long b) VAELIB_LOOP {
+      using T = typename decltype(tag)::type;
+      for (long r = b * block; r < std::min(rows, (b + 1) * block); ++r) {
+        double total = 0;
+        for (long p = r * positions; p < (r + 1) * positions; ++p) {
+          const Real* x = logits + p * categories;
+          const Real largest = largest_of<T>(categories, x);
+          log_sums[p] = largest + std::log(sum_of_exponentials<T>(categories, x, largest));
+          total += double(log_sums[p] - x[targets[p]]);
+        }
+        out[r] = Real(total);
+      }
+    });
+  }
+  /// The gradient of each logit is its probability, less one for the target.
+  void categorical_nll_gradient(long rows, long positions, int categories, const Real* logits,
+                                const std::int32_t* targets, const Real* log_sums, const Real* upstream,
+                                Target<Real> to) {
+    this->lines(rows * positions, categories, [=](auto at, auto, long p) VAELIB_LOOP {
+      using T = decltype(at.load(logits));
+      at.store(to.data, to.add, splat<T>(upstream[p / positions]) * exp(at.load(logits) - splat<T>(log_sums[p])));
+    });
+    for (long p = 0; p < rows * positions; ++p) to.data[p * categories + targets[p]] -= upstream[p / positions];
+  }
+
+  // ---- causal attention of several heads: layers/causal_attention.hpp; rows of heads * width numbers. The softmax of
+  // sequence g begins at places[g]: heads x queries x line(g). Scratch: for each sequence and head `room` numbers,
+  // which are width lines, and for the gradient a line for each query too.
+
+  void causal_attention(long groups, CausalRows rows, int heads, int width, const long* places, const Real* q,
+                        const Real* k, const Real* v, Real* softmax, Real* y, Real* scratch, long room) {
+    const Real scale = Real(1) / std::sqrt(Real(width));
+    const long all = long(heads) * width;
+    self().parallel_lanes(groups * heads, [=](auto tag, long task) VAELIB_LOOP {
+      using T = typename decltype(tag)::type;
+      const long g = task / heads, h = task % heads, line = rows.line(g),
+                 first_key = rows.key_begin[g] * all + h * width;
+      Real* const keys = scratch + task * room;
+      transpose(rows.keys(g), width, k + first_key, all, keys, line);
+      for (long i = 0; i < rows.queries(g); ++i) {
+        const long row = (rows.query_begin[g] + i) * all + h * width, seen = rows.visible(g, i);
+        Real* p = softmax + places[g] + (h * rows.queries(g) + i) * line;
+        combine<T>(width, whole<T>(seen), q + row, 1, keys, line, p, false);
+        const T largest = splat<T>(largest_of<T>(seen, p));
+        T sum(Real(0));
+        for (long j = 0; j < seen; j += lane_count<T>) {
+          const auto at = access<T>(j, seen);
+          const T e = exp((at.load(p) - largest) * splat<T>(scale));
+          sum = sum + at.only(e);
+          at.store(p, e);
+        }
+        const T share = splat<T>(Real(1) / vaelib::sum(sum));
+        for (long j = 0; j < seen; j += lane_count<T>) {
+          const auto at = access<T>(j, seen);
+          at.store(p, at.load(p) * share);
+        }
+        combine<T>(seen, width, p, 1, v + first_key, all, y + row, false);
+      }
+    });
+  }
+
+  void causal_attention_gradient(long groups, CausalRows rows, int heads, int width, const long* places, const Real* q,
+                                 const Real* k, const Real* v, const Real* softmax, const Real* y, const Real* upstream,
+                                 Target<Real> to_q, Target<Real> to_k, Target<Real> to_v, Real* scratch, long room) {
+    const Real scale = Real(1) / std::sqrt(Real(width));
+    const long all = long(heads) * width;
+    self().parallel_lanes(groups * heads, [=](auto tag, long task) VAELIB_LOOP {
+      using T = typename decltype(tag)::type;
+      const long g = task / heads, h = task % heads, queries = rows.queries(g), line = rows.line(g);
+      const long first_query = rows.query_begin[g] * all + h * width, first_key = rows.key_begin[g] * all + h * width;
+      Real *const values = scratch + task * room, *const slopes = values + width * line;
+      const Real* const weights = softmax + places[g] + h * queries * line;
+      transpose(rows.keys(g), width, v + first_key, all, values, line);
+      for (long i = 0; i < queries; ++i) {
+        const long row = first_query + i * all, seen = rows.visible(g, i);
+        const Real* p = weights + i * line;
+        Real* ds = slopes + i * line;
+        combine<T>(width, whole<T>(seen), upstream + row, 1, values, line, ds, false);
+        // the softmax's gradient is p (dp - mean), where the mean is the sum of p dp = dy . y
+        const T mean = splat<T>(dot<T>(width, upstream + row, y + row));
+        for (long j = 0; j < seen; j += lane_count<T>) {
+          const auto at = access<T>(j, seen);
+          at.store(ds, splat<T>(scale) * at.load(p) * (at.load(ds) - mean));
+        }
+        if (to_q) combine<T>(seen, width, ds, 1, k + first_key, all, to_q.data + row, to_q.add);
+      }
+      for (long j = 0; j < rows.keys(g); ++j) {
+        const long key = first_key + j * all, first = std::max(0L, j - (rows.keys(g) - queries)),
+                   place = first * line + j;
+        if (to_k)
+          combine<T>(queries - first, width, slopes + place, line, q + first_query + first * all, all, to_k.data + key,
+                     to_k.add);
+        if (to_v)
+          combine<T>(queries - first, width, weights + place, line, upstream + first_query + first * all, all,
+                     to_v.data + key, to_v.add);
+      }
+    });
+  }
+
+ private:
+  Derived& self() { return static_cast<Derived&>(*this); }
+
+  template <class T>
+  static VAELIB_INLINE Access<T, Real> access(long index, long end) {
+    return {index, int(std::min<long>(lane_count<T>, end - index))};
+  }
+  /// The same number in all lanes. GCC 12 makes 16 masked instructions of the constructor of Lanes where the number is
+  /// not known before, and one of this.
+  template <class T>
+  static VAELIB_INLINE T splat(Real number) {
+    Real lanes[lane_count<T>];
+    for (Real& lane : lanes) lane = number;
+    return vaelib::load<T>(lanes);
+  }
+  /// NaN where one is.
+  template <class T>
+  static VAELIB_INLINE Real largest_of(long count, const Real* x) {
+    Real lanes[lane_count<T>], largest = -INFINITY;
+    long i = 0;
+    if (count >= lane_count<T>) {
+      T vector(-INFINITY);
+      for (; i + lane_count<T> <= count; i += lane_count<T>) vector = max(vector, vaelib::load<T>(x + i));
+      vaelib::store<T>(lanes, vector);
+      for (const Real lane : lanes) largest = max(largest, lane);
+    }
+    for (; i < count; ++i) largest = max(largest, x[i]);
+    return largest;
+  }
+  template <class T>
+  static VAELIB_INLINE Real sum_of_exponentials(long count, const Real* x, Real largest) {
+    T sum(Real(0));
+    for (long i = 0; i < count; i += lane_count<T>) {
+      const auto at = access<T>(i, count);
+      sum = sum + at.only(exp(at.load(x) - splat<T>(largest)));
+    }
+    return vaelib::sum(sum);
+  }
+  template <class T>
+  static VAELIB_INLINE Real dot(int n, const Real* a, const Real* b) {
+    T sum(Real(0));
+    for (long i = 0; i < n; i += lane_count<T>) {
+      const auto at = access<T>(i, n);
+      sum = sum + at.load(a) * at.load(b);
+    }
+    return vaelib::sum(sum);
+  }
+  template <class T>
+  static constexpr long whole(long count) {
+    return (count + lane_count<T> - 1) / lane_count<T> * lane_count<T>;
+  }
+  static void transpose(long rows, long columns, const Real* from, long row, Real* to, long line) {
+    for (long j = 0; j < columns; ++j) {
+      for (long r = 0; r < rows; ++r) to[j * line + r] = from[r * row + j];
+      std::fill(to + j * line + rows, to + (j + 1) * line, Real(0));
+    }
+  }
+  /// out[j] (+)= sum over `count` rows of weight * row[j], for j < size, in the order of the rows.
+  template <class T>
+  static VAELIB_INLINE void combine(long count, long size, const Real* weights, long weight_step, const Real* rows,
+                                    long row, Real* out, bool add) {
+    constexpr long lanes = lane_count<T>;
+    long j = 0;
+    for (; j + 4 * lanes <= size; j += 4 * lanes) {  // side by side, as an addition takes longer than a load
+      const Access<T, Real> at[4]{{j, lanes}, {j + lanes, lanes}, {j + 2 * lanes, lanes}, {j + 3 * lanes, lanes}};
+      T a(Real(0)), b(Real(0)), c(Real(0)), d(Real(0));
+      for (long r = 0; r < count; ++r) {
+        const T weight = splat<T>(weights[r * weight_step]);
+        const Real* x = rows + r * row;
+        a = a + weight * at[0].load(x);
+        b = b + weight * at[1].load(x);
+        c = c + weight * at[2].load(x);
+        d = d + weight * at[3].load(x);
+      }
+      at[0].store(out, add, a);
+      at[1].store(out, add, b);
+      at[2].store(out, add, c);
+      at[3].store(out, add, d);
+    }
+    for (; j < size; j += lanes) {
+      const auto at = access<T>(j, size);
+      T sum(Real(0));
+      for (long r = 0; r < count; ++r) sum = sum + splat<T>(weights[r * weight_step]) * at.load(rows + r * row);
+      at.store(out, add, sum);
+    }
+  }
+};
+
+}  // namespace vaelib::inline VAELIB_ABI
+
+#include <cmath>
+#include <cstdint>
+
+namespace vaelib::inline VAELIB_ABI {
+
+template <class Derived, class R>
+class HostLayers : public HostSequences<Derived, R> {
  public:
   using Real = R;
 
@@ -7135,6 +7419,7 @@ class Arena {
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 namespace vaelib::inline VAELIB_ABI {
 
@@ -7198,8 +7483,8 @@ class Step {
   /// A row space of this step: `count` rows, the first of which is row `first` of the global batch.
   const RowSpace* rows(long count, long first = 0) { return new (arena.allocate<RowSpace>(1)) RowSpace{count, first, 0, nullptr}; }
   /// Ragged rows: the rows of all groups one after another; offsets holds groups + 1 numbers and must outlive the step.
-  const RowSpace* ragged(long groups, const long* offsets) {
-    return new (arena.allocate<RowSpace>(1)) RowSpace{offsets[groups], 0, groups, offsets};
+  const RowSpace* ragged(long groups, const long* offsets, long first = 0) {
+    return new (arena.allocate<RowSpace>(1)) RowSpace{offsets[groups], first, groups, offsets};
   }
   /// The row space of numbers that belong to the whole batch, such as a loss.
   const RowSpace* single() { return single_row ? single_row : single_row = rows(1); }
@@ -7334,6 +7619,32 @@ class Step {
     propagate();
   }
 
+  /// The gradient of a loss (one number) for one parameter, while the forward pass is still under way: only the records back to
+  /// it run, so that all variables made since have their gradients, too. Other parameters get none, and this one keeps what it
+  /// has from an earlier part of the batch. False where the loss does not depend on it.
+  template <Shape S>
+  bool gradient_of(Var<Real, S> loss, const Parameter& p, Real* gradient) {
+    if (loss.size() != 1) fail("vaelib: gradient_of wants one number, found ", loss.rows(), " rows of ", loss.features());
+    if (p.id < 0 || !buffers.trained) return false;
+    bool* flags = arena.allocate<bool>(2 * std::size_t(buffers.parameters));
+    std::fill_n(flags, 2 * buffers.parameters, false);
+    bool* const written = std::exchange(buffers.written, flags);
+    const bool* const trained = std::exchange(buffers.trained, flags + buffers.parameters);
+    flags[buffers.parameters + p.id] = true;
+    const auto kept = scratch(p.size());
+    Real* const place = buffers.gradients + p.offset;
+    std::copy_n(place, p.size(), kept.data);
+    for (auto* n = nodes; n; n = n->previous) n->written = false;
+    if (Target<Real> seed = target(loss)) *seed.data = 1;
+    propagate(&flags[p.id]);
+    const bool found = flags[p.id];
+    if (found) std::copy_n(place, p.size(), gradient);
+    std::copy_n(kept.data, p.size(), place);
+    buffers.written = written;
+    buffers.trained = trained;
+    return found;
+  }
+
   /// Runs a piece of forward code again while the gradients of its output are known, then its records backward.
   template <class F>
   void recompute(RandomKey first_key, Node<Real>* output, F forward) {
@@ -7399,8 +7710,9 @@ class Step {
       return false;
     }
   }
-  void propagate() {
-    for (Record* r = records; r; r = r->previous) {
+  /// All records backward, or those until a flag is set.
+  void propagate(const bool* enough = nullptr) {
+    for (Record* r = records; r && !(enough && *enough); r = r->previous) {
       bool any = false;
       for (int o = 0; o < r->count; ++o) any = any || r->outputs[o]->written;
       if (!any) continue;
@@ -8464,15 +8776,27 @@ struct Embedding {
   /// indices: one label a row of `space`; kept alive by the caller until the step is over.
   template <class S>
   auto operator()(S& step, const RowSpace* space, const std::int32_t* indices) const {
+    return Var<typename S::Real, Shape{Out}>{gather(step, space, 1, indices), Shape{int(out)}};
+  }
+  /// The same for a grid of labels, height x width of them a row.
+  template <class S>
+  auto operator()(S& step, const RowSpace* space, Shape grid, const std::int32_t* indices) const {
+    return Var<typename S::Real, Shape{dynamic, dynamic, Out}>{gather(step, space, grid.height * grid.width, indices), {grid.height, grid.width, int(out)}};
+  }
+
+ private:
+  template <class S>
+  Node<typename S::Real>* gather(S& step, const RowSpace* space, long positions, const std::int32_t* indices) const {
     using Real = typename S::Real;
     const int labels = count, features = out;
-    for (long r = 0; r < space->count; ++r)
-      if (indices[r] < 0 || indices[r] >= labels) fail("vaelib: row ", r, " has label ", indices[r], ", expected 0 to ", labels - 1);
-    auto y = step.template variable<Shape{Out}>(space, Shape{features}, step.needs_gradient(weight));
-    step.backend.gather_rows(space->count, features, step.value(weight), indices, y.value());
-    if (y.needs_gradient())
-      step.record({y.node}, [=, p = weight](S& s) {
-        if (Target<Real> t = s.target(p)) s.backend.scatter_rows(space->count, features, labels, s.gradient(y), indices, t);
+    const long all = space->count * positions;
+    for (long i = 0; i < all; ++i)
+      if (indices[i] < 0 || indices[i] >= labels) fail("vaelib: row ", i / positions, " has label ", indices[i], ", expected 0 to ", labels - 1);
+    auto* y = step.node(space, positions * features, step.needs_gradient(weight));
+    step.backend.gather_rows(all, features, step.value(weight), indices, y->value);
+    if (y->needs_gradient)
+      step.record({y}, [=, p = weight](S& s) {
+        if (Target<Real> t = s.target(p)) s.backend.scatter_rows(all, features, labels, y->gradient, indices, t);
       });
     return y;
   }
@@ -9124,9 +9448,11 @@ PlainLoss<R, S> losses_of(Var<R, S> loss) {
   return {loss, loss};
 }
 
-/// A named part of a training step and the parameters it trains, by the beginning of their names.
+/// A named part of a training step and the parameters it trains, by the beginning of their names: those, or all others.
 struct Phase {
   std::string_view name, prefix;
+  bool others = false;
+  constexpr bool trains(std::string_view parameter) const { return parameter.starts_with(prefix) != others; }
 };
 
 }  // namespace vaelib::inline VAELIB_ABI
@@ -10035,7 +10361,7 @@ class Learner {
   void select_phase(int phase) {
     for (const auto& [name, p] : weights.parameters) {
       bool belongs = rate_of(name) != 0;
-      if constexpr (requires { Model::phases; }) belongs = belongs && std::string_view(name).starts_with(Model::phases[phase].prefix);
+      if constexpr (requires { Model::phases; }) belongs = belongs && Model::phases[phase].trains(name);
       trained[p.id] = belongs;
     }
     (void)phase;
@@ -10072,6 +10398,7 @@ class Learner {
     return std::sqrt(squares);
   }
   void apply(int phase, float factor, Real scale) {
+    if (std::none_of(written.begin(), written.end(), [](bool w) { return w; })) return;  // a phase that waits: Adam's count, too
     ++updates[phase];
     const auto common = optimizer.rates(updates[phase]);
     for_each_run([&](long first, long count, const ParameterGroup* group) {

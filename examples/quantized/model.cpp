@@ -22,7 +22,7 @@ struct Reconstruction {
   template <class S, class V>
   auto operator()(S& step, V output, V target) const {
     if (l1 <= 0) return SquaredError{}(step, output, target);
-    return map_few(step, Scale{l1}, AbsoluteError{}(step, output, target));
+    return map_few(step, ScaleBy{l1}, AbsoluteError{}(step, output, target));
   }
 };
 

@@ -3498,7 +3498,7 @@ struct Multiply {
 struct Square {
   VAELIB_HD constexpr auto operator()(auto a) const { return a * a; }
 };
-struct Scale {
+struct ScaleBy {
   float factor;
   VAELIB_HD constexpr auto operator()(auto a) const { return a * factor; }
 };

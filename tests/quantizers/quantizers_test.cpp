@@ -72,7 +72,7 @@ struct Bench {
       if (!upstream.empty()) {
         const auto g = step.template constant<image>(in.space(), shape, upstream.data());
         const auto pulled = mean_rows(step, map_reduce(step, Multiply{}, q.values, fixed(g)));
-        objective = add(step, q.loss, map_few(step, Scale{float(rows)}, pulled));
+        objective = add(step, q.loss, map_few(step, ScaleBy{float(rows)}, pulled));
       }
       step.backward(objective);
       to_x.assign(std::size_t(in.size()), Real(0));

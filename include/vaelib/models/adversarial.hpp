@@ -39,14 +39,14 @@ struct Vanilla {
 /// mean f(x) over all numbers of a batch.
 template <class S, class V, class F>
 auto mean_of(S& step, F f, V x) {
-  return map_few(step, Scale{1.0f / float(x.features())}, mean_rows(step, map_reduce(step, f, x)));
+  return map_few(step, ScaleBy{1.0f / float(x.features())}, mean_rows(step, map_reduce(step, f, x)));
 }
 
 template <class Adversary, class S, class V>
 auto discriminator_loss(S& step, V real, V made) {
   const auto of_real = mean_of(step, typename Adversary::Real{}, real),
              of_made = mean_of(step, typename Adversary::Made{}, made);
-  return map_few(step, Scale{0.5f}, map_few(step, Add{}, of_real, of_made));
+  return map_few(step, ScaleBy{0.5f}, map_few(step, Add{}, of_real, of_made));
 }
 template <class Adversary, class S, class V>
 auto generator_loss(S& step, V made) {

@@ -135,7 +135,7 @@ Var<R, Shape{1}> perceptual_distance(S& step, const FeatureNetwork& network, Var
     auto* squares = detail::map(step, detail::WeightedSquare{}, p.node, layer.out, p.node, Given<R>{q.value()},
                                 PerColumn<R>{detail::frozen(step, layer.importance)});
     const auto mean = mean_rows(step, sum_features(step, Image{squares, p.shape}));
-    sum = map_few(step, Add{}, sum, map_few(step, Scale{float(1 / (double(p.shape.height) * p.shape.width))}, mean));
+    sum = map_few(step, Add{}, sum, map_few(step, ScaleBy{float(1 / (double(p.shape.height) * p.shape.width))}, mean));
   }
   return sum;
 }

@@ -19,7 +19,7 @@ namespace vaelib::inline VAELIB_ABI {
 template <class S, class V, class F>
 auto mean_of(S& step, F f, V output, V target) {
   const auto sums = mean_rows(step, map_reduce(step, f, output, fixed(target)));
-  return map_few(step, Scale{1.0f / float(output.features())}, sums);
+  return map_few(step, ScaleBy{1.0f / float(output.features())}, sums);
 }
 
 template <class Difference>

@@ -136,8 +136,8 @@ struct VqGan : VqVae<Encoder, Quantizer, Decoder, Reconstruction> {
     using R = typename S::Real;
     const L perceived = perceptual(step, y, x);
     const double distance = double(*perceived.value());
-    const L likeness = map_few(step, Add{}, map_few(step, Scale{weight_at(step, options.pixel)}, error),
-                               map_few(step, Scale{weight_at(step, options.perceptual)}, perceived));
+    const L likeness = map_few(step, Add{}, map_few(step, ScaleBy{weight_at(step, options.pixel)}, error),
+                               map_few(step, ScaleBy{weight_at(step, options.perceptual)}, perceived));
     const float weight = started(step) ? weight_at(step, options.adversarial) : 0;
     if (weight == 0) {
       report(step, 0, {0, distance, 0, 0, 0, 0});
@@ -160,7 +160,7 @@ struct VqGan : VqVae<Encoder, Quantizer, Decoder, Reconstruction> {
       total = detail::with_gradient(
           step, y, double(*likeness.value()) + (factor != 0 ? double(factor) * double(*fooled.value()) : 0.0), sum);
     } else {
-      total = map_few(step, Add{}, likeness, map_few(step, Scale{weight}, fooled));
+      total = map_few(step, Add{}, likeness, map_few(step, ScaleBy{weight}, fooled));
     }
     report(step, 0, {lambda, distance, double(*fooled.value())});
     return total;

@@ -58,7 +58,7 @@ struct CausalTransformer {
   auto loss(S& step, const B& batch) const {
     const std::int32_t* targets = codes_of(step, batch, grid, codes);
     const auto of_codes = mean_rows(step, likelihood.nll(step, logits(step, batch.space, targets), targets));
-    return map_few(step, Scale{float(grid.size())}, of_codes);
+    return map_few(step, ScaleBy{float(grid.size())}, of_codes);
   }
   /// Of each code given those before it: height x width rows a sample, of `codes` logits each.
   template <class S>

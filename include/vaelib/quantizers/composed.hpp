@@ -103,7 +103,7 @@ struct ProductQuantizer {
       loss = add(step, loss, q.loss);
       error += double(*q.error.value());
     }
-    loss = map_few(step, Scale{1.0f / Parts}, loss);
+    loss = map_few(step, ScaleBy{1.0f / Parts}, loss);
     return Quantized<Var<R, A>, decltype(loss)>{detail::join_channels(step, values.data(), Parts, x), codes, rows, loss, detail::known(step, error / Parts)};
   }
   template <Shape A, class S>

@@ -85,6 +85,13 @@ void decode(const UseOptions& u, const OpenModel& open) {
 void reconstruct(const UseOptions& u, const OpenModel& open) {
   const auto data = images_of(u, open);
   const std::string path = output_of(u, ".reconstructions.png");
+  if (path.ends_with(".npy")) {
+    const auto pixels = take(data.test, 0, count_of(u, data.test, 32));
+    const Shape image = open.model->image();
+    write_npy(path, {std::int64_t(pixels.size()) / image.size(), image.height, image.width, image.channels}, open.model->reconstruct(pixels));
+    std::printf("%s\n", path.c_str());
+    return;
+  }
   write_png(path, reconstruction_grid(*open.model, data.test, count_of(u, data.test, 32)));
   std::printf("%s\n", path.c_str());
 }

@@ -32,7 +32,7 @@ int run(int argc, char** argv) {
   const struct {
     const char *name, *help;
     bool images, output;
-  } commands[] = {{"reconstruct", "draw test images, and below each row what the model makes of it", true, true},
+  } commands[] = {{"reconstruct", "draw test images, and below each row what the model makes of it (into a .npy: that alone)", true, true},
                   {"encode", "write the codes of images (or, with --latents, the quantized vectors) as .npy", true, true},
                   {"decode", "draw the images of codes out of a .npy file", false, true},
                   {"prior", "learn how codes go together, so that new images can be drawn", false, false},

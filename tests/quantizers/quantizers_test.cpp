@@ -201,9 +201,9 @@ TEST_CASE("the rotation trick gives q exactly, and its Jacobian is a rotation ti
       qq += q * q;
     }
     for (int i = 0; i < 5; ++i) {
-      double image = 0;
-      for (int j = 0; j < 5; ++j) image += jacobian[r][i][j] * x[std::size_t(r * 5 + j)];
-      CHECK(image == doctest::Approx(bench.values[std::size_t(r * 5 + i)]).epsilon(1e-9));  // J x = q
+      double mapped = 0;
+      for (int j = 0; j < 5; ++j) mapped += jacobian[r][i][j] * x[std::size_t(r * 5 + j)];
+      CHECK(mapped == doctest::Approx(bench.values[std::size_t(r * 5 + i)]).epsilon(1e-9));  // J x = q
       for (int k = 0; k < 5; ++k) {
         double product = 0;
         for (int j = 0; j < 5; ++j) product += jacobian[r][i][j] * jacobian[r][k][j];

@@ -63,7 +63,9 @@ TEST_CASE("the nearest code is that of a search through all distances") {
     int count, width;
   } sizes[] = {{1, 1, 1}, {5, 3, 2}, {100, 16, 4}, {97, 65, 7}, {200, 130, 33}, {50, 1000, 64}, {300, 513, 20}, {13, 300, 270}, {700, 2000, 5}};
   for_each_search([&] {
-    for (const auto& [rows, count, width] : sizes) {
+    for (const auto& size : sizes) {
+      const long rows = size.rows;
+      const int count = size.count, width = size.width;
       CAPTURE(rows);
       CAPTURE(count);
       CAPTURE(width);

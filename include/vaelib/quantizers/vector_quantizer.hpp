@@ -110,13 +110,13 @@ struct VectorQuantizer {
     return y;
   }
 
-  /// The codes as they are: K x D, in memory of the step or of the weights.
+  /// The codes as they are: K x D, in memory of the step or of the weights, where they stay as they are until the step is over.
   template <class S>
   auto table(S& step) const -> const typename S::Real* {
     using R = typename S::Real;
     const R* given = step.value(codebook);
-    const bool cosine = options.distance == CodeDistance::cosine;
-    if (!by_gradient() && !cosine) return given;
+    const bool cosine = options.distance == CodeDistance::cosine, moves = step.buffers.proposals && step.buffers.proposals[codebook.id];
+    if (!by_gradient() && !cosine && !moves) return given;
     R* result = step.arena.template allocate<R>(codebook.size());
     std::copy_n(given, codebook.size(), result);
     if (by_gradient()) step.backend.copy(codebook.size(), step.value(learned), {result, true});

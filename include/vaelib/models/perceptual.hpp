@@ -99,7 +99,7 @@ struct WeightedSquare {
 template <class S, class R, Shape A, Shape B>
 Var<R, Shape{1}> perceptual_distance(S& step, const FeatureNetwork& network, Var<R, A> y, Var<R, B> x) {
   constexpr Shape any{dynamic, dynamic, dynamic};
-  using Image = Var<R, any>;
+  using Tensor = Var<R, any>;
   network.check(y.shape);
   const int in = y.shape.channels, channels = network.channels();
   // the images as the network takes them: a convolution of 1x1, which brings one channel to all
@@ -110,17 +110,17 @@ Var<R, Shape{1}> perceptual_distance(S& step, const FeatureNetwork& network, Var
     for (int i = 0; i < in; ++i) weight[i * channels + c] = i == c || in == 1 ? 2 / scale : R(0);
     bias[c] = (-1 - R(network.shift[c])) / scale;
   }
-  const auto convolve = [&](Image image, int to, int kernel, const R* w, const R* b, auto activation) {
+  const auto convolve = [&](Tensor image, int to, int kernel, const R* w, const R* b, auto activation) {
     const auto [h, wide, from] = image.shape;
     const ConvolutionShape shape{h, wide, from, h, wide, to, kernel, kernel, 1, kernel / 2};
-    return Image{detail::frozen_convolution(step, image.node, shape, w, b, activation), {h, wide, to}};
+    return Tensor{detail::frozen_convolution(step, image.node, shape, w, b, activation), {h, wide, to}};
   };
-  const auto pool = [&](Image image) {
-    return Image{detail::max_pool(step, image.node, MaxPool2d<2>::windows(image.shape)),
+  const auto pool = [&](Tensor image) {
+    return Tensor{detail::max_pool(step, image.node, MaxPool2d<2>::windows(image.shape)),
                  MaxPool2d<2>::output(image.shape)};
   };
-  Image a = convolve(Image{y.node, y.shape}, channels, 1, weight, bias, Identity{});
-  Image b = convolve(Image{x.node, x.shape}, channels, 1, weight, bias, Identity{});
+  Tensor a = convolve(Tensor{y.node, y.shape}, channels, 1, weight, bias, Identity{});
+  Tensor b = convolve(Tensor{x.node, x.shape}, channels, 1, weight, bias, Identity{});
   auto sum = detail::known(step, 0);
   for (const auto& layer : network.layers) {
     const R *w = detail::frozen(step, layer.weight), *offset = detail::frozen(step, layer.bias);
@@ -131,10 +131,10 @@ Var<R, Shape{1}> perceptual_distance(S& step, const FeatureNetwork& network, Var
     a = convolve(a, layer.out, 3, w, offset, ReLU{});
     b = convolve(b, layer.out, 3, w, offset, ReLU{});
     if (layer.importance.size() == 0) continue;
-    const Image p = unit_vectors(step, a), q = unit_vectors(step, b);
+    const Tensor p = unit_vectors(step, a), q = unit_vectors(step, b);
     auto* squares = detail::map(step, detail::WeightedSquare{}, p.node, layer.out, p.node, Given<R>{q.value()},
                                 PerColumn<R>{detail::frozen(step, layer.importance)});
-    const auto mean = mean_rows(step, sum_features(step, Image{squares, p.shape}));
+    const auto mean = mean_rows(step, sum_features(step, Tensor{squares, p.shape}));
     sum = map_few(step, Add{}, sum, map_few(step, ScaleBy{float(1 / (double(p.shape.height) * p.shape.width))}, mean));
   }
   return sum;

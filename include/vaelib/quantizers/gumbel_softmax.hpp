@@ -8,7 +8,6 @@
 #pragma once
 
 #include <vaelib/quantizers/quantizer.hpp>
-#include <vaelib/schedules/schedule.hpp>
 
 #include <cmath>
 
@@ -48,7 +47,7 @@ struct GumbelSoftmax {
   auto quantize(S& step, Var<R, A> x) const {
     const long rows = vector_count(x);
     const int k = codes, d = width;
-    const R tau = R(options.temperature.at(step.now.step, step.now.epoch)), weight = R(options.divergence.at(step.now.step, step.now.epoch));
+    const R tau = R(at_this_step(step, options.temperature)), weight = R(at_this_step(step, options.divergence));
     if (!(tau > 0)) fail("vaelib: the temperature of GumbelSoftmax is ", tau, ", expected more than 0");
     R *p = step.arena.template allocate<R>(rows * k), *soft = step.arena.template allocate<R>(rows * k), *zero = step.arena.template allocate<R>(k);
     auto* index = step.arena.template allocate<std::int32_t>(rows);
@@ -56,7 +55,7 @@ struct GumbelSoftmax {
     std::fill_n(zero, k, R(0));
     step.backend.product(rows, k, d, MatrixView<R>{x.value(), d, 1}, MatrixView<R>{step.value(projection), k, 1}, p, false);
     if (step.training()) {
-      step.backend.uniform(step.next_key(), x.rows() > 0 ? x.space()->first * (rows / x.rows()) : 0, rows, k, soft);
+      step.backend.uniform(step.next_key(), first_vector(x), rows, k, soft);
       step.backend.elements(rows * k, [=](auto at) VAELIB_LOOP { at.store(soft, at.load(p) - log(-log(at.load(soft)))); });
     } else {
       std::copy_n(p, rows * k, soft);
@@ -76,10 +75,7 @@ struct GumbelSoftmax {
       step.backend.product(rows, d, k, MatrixView<R>{soft, k, 1}, MatrixView<R>{step.value(codebook), d, 1}, y.value(), false);
     }
     *loss.value() = rows > 0 ? R(double(weight) * (std::log(double(k)) - entropy / double(rows))) : R(0);
-    if (R* counted = step.propose(batch_count)) {
-      std::fill_n(counted, k, R(0));
-      for (long r = 0; r < rows; ++r) counted[index[r]] += 1;
-    }
+    detail::count_codes(step, batch_count, rows, index);
     if (y.needs_gradient())
       step.record({y.node, loss.node}, [=, matrix = projection, table = codebook](S& s) {
         const auto scratch = s.scratch(2 * rows * k);
@@ -95,8 +91,8 @@ struct GumbelSoftmax {
         if (auto t = s.target(matrix)) s.backend.product(d, k, rows, MatrixView<R>{x.value(), 1, d}, MatrixView<R>{to_logits, k, 1}, t.data, t.add);
         if (auto t = s.target(x)) s.backend.product(rows, d, k, MatrixView<R>{to_logits, k, 1}, MatrixView<R>{s.value(matrix), 1, k}, t.data, t.add);
       });
-    double error = 0;  // of the vectors themselves there is none: how far the drawn codes are from the expected ones is not measured
-    return Quantized<Var<R, A>, Var<R, Shape{1}>>{y, index, rows, loss, detail::known(step, error)};
+    // how far the drawn codes are from the expected ones is not measured: the error is told as 0
+    return Quantized<Var<R, A>, Var<R, Shape{1}>>{y, index, rows, loss, detail::known(step, 0)};
   }
 
   template <Shape A, class S>

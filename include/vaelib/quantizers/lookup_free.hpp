@@ -5,7 +5,6 @@
 #pragma once
 
 #include <vaelib/quantizers/assignment_entropy.hpp>
-#include <vaelib/schedules/schedule.hpp>
 
 namespace vaelib::inline VAELIB_ABI {
 
@@ -44,7 +43,7 @@ struct LookupFree {
         squares += double((v - q[r * width + j]) * (v - q[r * width + j]));
       }
     }
-    const auto weight = [&](const Schedule& schedule) { return step.scalar(schedule.at(step.now.step, step.now.epoch)); };
+    const auto weight = [&](const Schedule& schedule) { return step.scalar(at_this_step(step, schedule)); };
     const double error = x.size() > 0 ? squares / double(x.size()) : 0.0;
     auto [values, loss] = detail::pass_through(step, x, q, options.gradient, weight(options.commitment), error);
     const EntropyWeights<R> weights{weight(options.spread), weight(options.focus), weight(options.temperature)};

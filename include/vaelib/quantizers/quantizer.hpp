@@ -16,6 +16,7 @@
 
 #include <vaelib/autodiff/operations.hpp>
 #include <vaelib/backend/shapes.hpp>
+#include <vaelib/schedules/schedule.hpp>
 
 #include <cstdint>
 
@@ -33,6 +34,18 @@ struct Quantized {
 template <class V>
 long vector_count(const V& x) {
   return x.shape.channels > 0 ? x.size() / x.shape.channels : 0;
+}
+
+/// The position of the first vector of x in the global batch, which keys its random numbers.
+template <class V>
+long first_vector(const V& x) {
+  return x.rows() > 0 ? x.space()->first * (vector_count(x) / x.rows()) : 0;
+}
+
+/// A schedule at the step that is being made.
+template <class S>
+float at_this_step(const S& step, const Schedule& schedule) {
+  return schedule.at(step.now.step, step.now.epoch);
 }
 
 /// What a quantizer must have besides its templates `quantize` and `lookup`.
@@ -72,6 +85,27 @@ auto known(S& step, double number) {
   auto y = step.template variable<Shape{1}>(step.single(), Shape{1}, false);
   *y.value() = typename S::Real(number);
   return y;
+}
+
+/// q = rows of a table (of the width of x), errors[r] = |x_r - q_r|^2; the mean of (x - q)^2 over all numbers.
+template <class S, class V, class R>
+double take_codes(S& step, const V& x, const R* table, const std::int32_t* index, R* q, R* errors) {
+  const long rows = vector_count(x);
+  const int width = x.shape.channels;
+  step.backend.gather_rows(rows, width, table, index, q);
+  step.backend.squared_errors(rows, width, x.value(), q, errors);
+  double squares = 0;
+  for (long r = 0; r < rows; ++r) squares += double(errors[r]);
+  return x.size() > 0 ? squares / double(x.size()) : 0.0;
+}
+
+/// How many vectors chose each code, as a state of the quantizer.
+template <class S>
+void count_codes(S& step, const State& state, long rows, const std::int32_t* index) {
+  auto* counted = step.propose(state);
+  if (!counted) return;
+  std::fill_n(counted, state.size(), typename S::Real(0));
+  for (long r = 0; r < rows; ++r) counted[index[r]] += 1;
 }
 
 /// Codes from outside, which may be anything.

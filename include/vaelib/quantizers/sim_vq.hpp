@@ -9,7 +9,6 @@
 #pragma once
 
 #include <vaelib/quantizers/dead_codes.hpp>
-#include <vaelib/schedules/schedule.hpp>
 
 #include <cmath>
 
@@ -62,16 +61,9 @@ struct SimVq {
     auto* index = step.arena.template allocate<std::int32_t>(rows);
     R *q = step.arena.template allocate<R>(count), *errors = step.arena.template allocate<R>(rows);
     step.backend.nearest_codes(rows, codes, width, x.value(), e, index);
-    step.backend.gather_rows(rows, width, e, index, q);
-    step.backend.squared_errors(rows, width, x.value(), q, errors);
-    double squares = 0;
-    for (long r = 0; r < rows; ++r) squares += double(errors[r]);
-    const double mean_square = count > 0 ? squares / double(count) : 0.0;
-    auto [values, loss] = detail::pass_through(step, x, q, options.gradient, step.scalar(options.commitment.at(step.now.step, step.now.epoch)), mean_square);
-    if (R* counted = step.propose(batch_count)) {
-      std::fill_n(counted, int(codes), R(0));
-      for (long r = 0; r < rows; ++r) counted[index[r]] += 1;
-    }
+    const double mean_square = detail::take_codes(step, x, e, index, q, errors);
+    auto [values, loss] = detail::pass_through(step, x, q, options.gradient, step.scalar(at_this_step(step, options.commitment)), mean_square);
+    detail::count_codes(step, batch_count, rows, index);
     return Quantized<Var<R, A>, Var<R, Shape{1}>>{values, index, rows, add(step, loss, table_loss(step, x, q, index, mean_square)), detail::known(step, mean_square)};
   }
 
@@ -97,7 +89,7 @@ struct SimVq {
  private:
   template <class S, class R, Shape A>
   void start(S& step, Var<R, A> x) const {
-    const long rows = vector_count(x), first_row = x.rows() > 0 ? x.space()->first * (rows / x.rows()) : 0;
+    const long rows = vector_count(x), first_row = first_vector(x);
     R *even = step.arena.template allocate<R>(rows), *noise = step.arena.template allocate<R>(table.size());
     auto* chosen = step.arena.template allocate<std::int32_t>(int(codes));
     std::fill_n(even, rows, R(1));

@@ -18,7 +18,6 @@
 
 #include <vaelib/quantizers/assignment_entropy.hpp>
 #include <vaelib/quantizers/dead_codes.hpp>
-#include <vaelib/schedules/schedule.hpp>
 
 #include <optional>
 
@@ -133,11 +132,11 @@ struct VectorQuantizer {
   template <class S>
   int codes_now(const S& step) const {
     if (!options.codes_in_use) return codes;
-    return std::clamp(int(std::lround(options.codes_in_use->at(step.now.step, step.now.epoch))), 1, int(codes));
+    return std::clamp(int(std::lround(at_this_step(step, *options.codes_in_use))), 1, int(codes));
   }
   template <class S>
   auto scalar(S& step, const Schedule& schedule) const {
-    return step.scalar(schedule.at(step.now.step, step.now.epoch));
+    return step.scalar(at_this_step(step, schedule));
   }
 
   template <class S, class R, Shape A>
@@ -158,33 +157,26 @@ struct VectorQuantizer {
 template <int Codes>
 template <class S, class R, Shape A>
 auto VectorQuantizer<Codes>::choose(S& step, Var<R, A> x) const {
-  const long rows = vector_count(x), first_row = x.rows() > 0 ? x.space()->first * (rows / x.rows()) : 0;
+  const long rows = vector_count(x), first_row = first_vector(x);
   const bool learning = learns(step) && rows > 0;
   if (learning && *step.value(used) == 0) start(step, first_row, rows, x.value());
   const int in_use = *step.value(used) > 0 ? int(*step.value(used)) : int(codes);
   const R* e = table(step);
   auto* index = step.arena.template allocate<std::int32_t>(rows);
   R *q = step.arena.template allocate<R>(x.size()), *errors = step.arena.template allocate<R>(rows);
-  const auto take_chosen = [&] {
-    step.backend.gather_rows(rows, width, e, index, q);
-    step.backend.squared_errors(rows, width, x.value(), q, errors);
-    double squares = 0;
-    for (long r = 0; r < rows; ++r) squares += double(errors[r]);
-    return x.size() > 0 ? squares / double(x.size()) : 0.0;
-  };
   step.backend.nearest_codes(rows, in_use, width, x.value(), e, index);
-  double mean_square = take_chosen();
+  double mean_square = detail::take_codes(step, x, e, index, q, errors);
   const double scale = 2 * std::max(mean_square, 1e-30);
   if (step.training() && options.temperature) {
-    const float temperature = options.temperature->at(step.now.step, step.now.epoch);
+    const float temperature = at_this_step(step, *options.temperature);
     if (!(temperature > 0)) fail("vaelib: the temperature of sampled codes is ", temperature, ", expected more than 0");
     sample_codes(step, step.next_key(), first_row, rows, in_use, width, x.value(), e, R(scale * double(temperature)), index);
-    mean_square = take_chosen();
+    mean_square = detail::take_codes(step, x, e, index, q, errors);
   }
 
   auto [values, loss] = detail::pass_through(step, x, q, options.gradient, scalar(step, options.commitment), mean_square);
   if (by_gradient()) loss = add(step, loss, codebook_loss(step, x, e, index, mean_square));
-  const float softness = options.entropy_temperature.at(step.now.step, step.now.epoch);
+  const float softness = at_this_step(step, options.entropy_temperature);
   const EntropyWeights<R> weights{scalar(step, options.spread), scalar(step, options.focus), step.scalar(scale * double(softness))};
   if (*weights.spread.value != 0 || *weights.focus.value != 0)
     loss = add(step, loss, assignment_entropy(step, x, e, in_use, weights, by_gradient() && options.distance == CodeDistance::euclidean ? &learned : nullptr));

@@ -1,32 +1,8 @@
-#include "model.hpp"
-
-#include <vaelib/backend/cpu/bfloat16.hpp>
-#include <vaelib/backend/cpu/cpu.hpp>
-#include <vaelib/io/weights_file.hpp>
-#include <vaelib/models/vq_networks.hpp>
-#include <vaelib/models/vq_vae.hpp>
-#include <vaelib/quantizers/recipes.hpp>
-#include <vaelib/train/session.hpp>
-
-#include "any_quantizer.hpp"
+#include "net_model.hpp"
 
 namespace vqvae {
 
-using namespace vaelib;
-
 namespace {
-
-/// mean (y - x)^2, or weight * mean |y - x|
-struct Reconstruction {
-  float l1 = 0;
-  template <class S, class V>
-  auto operator()(S& step, V output, V target) const {
-    if (l1 <= 0) return SquaredError{}(step, output, target);
-    return map_few(step, ScaleBy{l1}, AbsoluteError{}(step, output, target));
-  }
-};
-
-using Net = VqVae<VqEncoder, AnyQuantizer, VqDecoder, Reconstruction>;
 
 std::vector<int> numbers_of(const std::string& list) {
   std::vector<int> numbers;
@@ -64,6 +40,8 @@ Array all_of(const AnyQuantizer::Vq& one) {
   for (auto& q : all) q = one;
   return all;
 }
+
+}  // namespace
 
 AnyQuantizer quantizer_of(const Options& o) {
   using Kind = AnyQuantizer::Kind;
@@ -111,99 +89,12 @@ AnyQuantizer quantizer_of(const Options& o) {
   return q;
 }
 
-class NetModel final : public Model {
- public:
-  NetModel(Net net, const Options& o) : trainer(std::move(net), Adam{.learning_rate = float(o.lr)}, Cpu(int(o.threads), o.use_amp ? bfloat16_precision : single_precision), o.seed), monitor(trainer.weights()) {}
-
-  long parameters() const override { return trainer.weights().count(); }
-  int threads() const override { return trainer.learner.backend.threads(); }
-  std::uint64_t steps() const override { return trainer.learner.steps; }
-  Shape image() const override { return net().input_shape(); }
-  Shape code_shape() const override { return net().code_shape(); }
-  int code_count() const override { return net().quantizer.code_count(); }
-  int per_vector() const override { return net().quantizer.per_vector(); }
-
-  History fit(const SourceView& data, FitOptions options) override {
-    options.callbacks.insert(options.callbacks.begin(), Callback(monitor));
-    return trainer.fit(data, options);
-  }
-  void save(const std::string& path, const Metadata& metadata) const override { vaelib::save(path, trainer.weights(), metadata); }
-  void load(const std::string& path) override { vaelib::load(path, trainer.weights()); }
-
-  Codes encode(Pixels images) const override {
-    Codes all;
-    in_parts(images, [&](auto& step, const Net& m, auto x) {
-      const auto q = m.quantize(step, x);
-      all.insert(all.end(), q.codes, q.codes + q.vectors * per_vector());
-      return q.values;
-    });
-    return all;
-  }
-  std::vector<float> latents(Pixels images) const override {
-    return in_parts(images, [](auto& step, const Net& m, auto x) { return m.quantize(step, x).values; });
-  }
-  std::vector<float> vectors(Pixels images) const override {
-    return in_parts(images, [](auto& step, const Net& m, auto x) { return m.encoder(step, x); });
-  }
-  std::vector<float> reconstruct(Pixels images) const override {
-    return in_parts(images, [](auto& step, const Net& m, auto x) { return m.decoder(step, m.quantize(step, x).values); });
-  }
-  std::vector<float> decode(const Codes& codes, long images) const override {
-    Session session(trainer.weights(), Cpu(threads()));
-    const long each = codes_per_image(), part = part_size();
-    if (long(codes.size()) != images * each) fail("expected ", images * each, " codes for ", images, " images, found ", codes.size());
-    std::vector<float> all;
-    for (long first = 0; first < images; first += part) {
-      const long rows = std::min(part, images - first);
-      const auto some = session.run(rows, image(), nullptr, nullptr, 0, [&](auto& step, const Net& m, const auto& batch) {
-        return m.decoder(step, m.quantizer.template lookup<VqEncoder::makes>(step, batch.space, m.code_shape(), codes.data() + first * each));
-      });
-      all.insert(all.end(), some.begin(), some.end());
-    }
-    return all;
-  }
-  const std::vector<CodebookMonitor<float>::Epoch>& epochs() const override { return monitor.epochs; }
-  std::vector<float> codebook() const override {
-    const auto& q = net().quantizer;
-    const AnyQuantizer::Vq* vq = q.kind == AnyQuantizer::Kind::vq ? &q.vq : q.kind == AnyQuantizer::Kind::low_vq ? &q.low_vq.quantizer : nullptr;
-    if (!vq) return {};
-    std::vector<float> table;
-    Session session(trainer.weights(), Cpu(1));
-    session.run(1, image(), nullptr, nullptr, 0, [&](auto& step, const Net&, const auto&) {
-      const float* codes = vq->table(step);
-      table.assign(codes, codes + vq->codebook.size());
-      return detail::known(step, 0);
-    });
-    return table;
-  }
-
- private:
-  const Net& net() const { return trainer.weights().model; }
-  /// Images at a time: about 64 MB of activations.
-  long part_size() const { return std::clamp<long>((1L << 24) / (long(image().size()) * 16 + 1), 1, 256); }
-  template <class F>
-  std::vector<float> in_parts(Pixels images, F f) const {
-    const long features = image().size(), count = long(images.size()) / features, part = part_size();
-    Session session(trainer.weights(), Cpu(threads()));
-    std::vector<float> all;
-    for (long first = 0; first < count; first += part) {
-      const long rows = std::min(part, count - first);
-      const auto some = session.run(rows, image(), images.data() + first * features, nullptr, 0,
-                                    [&](auto& step, const Net& m, const auto& batch) { return f(step, m, input<Net::takes>(step, batch)); });
-      all.insert(all.end(), some.begin(), some.end());
-    }
-    return all;
-  }
-
-  mutable Trainer<Net, Adam, Cpu> trainer;
-  CodebookMonitor<float> monitor;
-};
-
-}  // namespace
-
-std::unique_ptr<Model> make_model(const Options& o, Shape image) {
-  const VqNetwork network{int(o.halvings), int(o.width), int(o.hidden), int(o.blocks), int(o.code_width)};
-  return std::make_unique<NetModel>(Net{VqEncoder(image, network), quantizer_of(o), VqDecoder(image.channels, network), {float(o.l1)}}, o);
+std::unique_ptr<Model> make_model(const Options& o, Shape image, PerceptualNetwork network, std::int64_t most) {
+  if (adversarial(o)) return make_gan_model(o, image, std::move(network), most);
+  using Net = VqVae<VqEncoder, AnyQuantizer, VqDecoder, Reconstruction>;
+  const auto size = network_of(o);
+  Net net{VqEncoder(image, size), quantizer_of(o), VqDecoder(image.channels, size), {float(o.l1)}};
+  return std::make_unique<NetModel<Net>>(within(std::move(net), most), Adam{.learning_rate = float(o.lr)}, o);
 }
 
 }  // namespace vqvae

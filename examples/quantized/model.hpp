@@ -1,6 +1,7 @@
-// Any model of the program, its type forgotten; model.cpp is the file that takes long to compile.
+// Any model of the program, its type forgotten; model.cpp and gan_model.cpp take long to compile.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -10,6 +11,10 @@
 #include <vector>
 
 #include "options.hpp"
+
+namespace vaelib::inline VAELIB_ABI {
+struct FeatureNetwork;
+}
 
 namespace vqvae {
 
@@ -32,17 +37,34 @@ class Model {
   virtual void save(const std::string& path, const vaelib::Metadata& metadata) const = 0;
   virtual void load(const std::string& path) = 0;
 
-  virtual Codes encode(Pixels images) const = 0;
-  virtual std::vector<float> latents(Pixels images) const = 0;  ///< quantized: what the decoder gets
+  /// What becomes of images; `codes` is the way without the decoder.
+  struct Seen {
+    Codes codes;
+    std::vector<float> vectors, latents, images;  ///< before they are quantized, after, and decoded
+  };
+  enum class Look { at_codes, at_images };
+  virtual Seen look(Pixels images, Look how) const = 0;
   virtual std::vector<float> decode(const Codes& codes, long images) const = 0;
-  virtual std::vector<float> reconstruct(Pixels images) const = 0;
-  virtual std::vector<float> vectors(Pixels images) const = 0;  ///< before they are quantized
 
   virtual const std::vector<vaelib::CodebookMonitor<float>::Epoch>& epochs() const = 0;  ///< of the codebooks, in fit
   virtual std::vector<float> codebook() const = 0;  ///< K x width; empty where codes are not stored
+
+  /// Means over the steps of an epoch: the weight of the generator's loss, the perceptual distance, the losses of generator
+  /// and discriminator, and the logits of real and made images. None without an adversary.
+  struct Adversary {
+    double lambda = 0, perceptual = 0, generator = 0, discriminator = 0, real = 0, made = 0;
+  };
+  virtual std::vector<Adversary> adversaries() const { return {}; }
 };
 
-/// `image`: of the data.
-std::unique_ptr<Model> make_model(const Options& options, vaelib::Shape image);
+using PerceptualNetwork = std::shared_ptr<const vaelib::FeatureNetwork>;
+inline bool adversarial(const Options& o) { return o.adversarial > 0 || o.perceptual > 0; }
+
+/// A sentence where the discriminator would never take part; else empty.
+std::string warning_of_adversary(const Options& options);
+
+/// `image`: of the data. A perceptual network is needed to train with a perceptual loss, not to use what was trained.
+/// Throws vaelib::Error, before memory is taken, where the model has more numbers than `most`: those that its file has.
+std::unique_ptr<Model> make_model(const Options& options, vaelib::Shape image, PerceptualNetwork network = {}, std::int64_t most = INT64_MAX);
 
 }  // namespace vqvae

@@ -21,6 +21,7 @@ Metadata metadata_of(const Options& options, Shape image, std::uint64_t step) {
 OpenModel open_model(const std::string& path, std::int64_t threads) {
   OpenModel open;
   Shape image{1};
+  std::int64_t numbers = 0;
   {
     if (path.ends_with(".pt") || path.ends_with(".pth")) fail(path, ": PyTorch's pickled files are not read; examples/pt_to_safetensors.py makes .safetensors of them");
     const SafetensorsFile file(path);
@@ -28,7 +29,12 @@ OpenModel open_model(const std::string& path, std::int64_t threads) {
     if (options == file.metadata().end() || shape == file.metadata().end()) fail(path, ": is no model of vqvae: its metadata has no 'vqvae.options'");
     const auto json = Json::parse(options->second, nullptr, false);
     try {
-      each_option(open.options, [&](const char* name, const char*, auto& member, const char*) { member = json.at(name).template get<std::remove_reference_t<decltype(member)>>(); });
+      each_option(open.options, [&](const char* name, const char*, auto& member, const char*) {
+        if (json.contains(name)) json.at(name).get_to(member);  // else the file is older than the option
+      });
+      check(open.options);
+    } catch (const UsageError& error) {
+      fail(path, ": its metadata 'vqvae.options' cannot be: ", error.what());
     } catch (const Json::exception& error) {
       fail(path, ": its metadata 'vqvae.options' are not those of this program: ", error.what());
     }
@@ -37,9 +43,10 @@ OpenModel open_model(const std::string& path, std::int64_t threads) {
         (extents[2] != 1 && extents[2] != 3))
       fail(path, ": its metadata 'vqvae.image' is '", shape->second, "', expected height, width and 1 or 3 channels");
     image = {extents[0], extents[1], extents[2]};
+    for (const auto& tensor : file.tensors()) numbers += std::int64_t(tensor.count());
   }
   open.options.threads = threads;
-  open.model = make_model(open.options, image);
+  open.model = make_model(open.options, image, {}, numbers);
   open.model->load(path);
   return open;
 }

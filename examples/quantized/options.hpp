@@ -24,11 +24,16 @@ struct Options {
   std::int64_t codes = 512, depth = 4, low_width = 0, replace_steps = 1, replace_epochs = 0, grow_from = 0, grow_epochs = 10;
   double decay = 0.8, commitment = 1, commitment_warmup_epochs = 0, temperature = 0, spread = 0, focus = 0, dead_below_mean = 0.5, dead_below = 0, lowest = 0;
   bool learned_codes = false;
+  // adversary
+  double adversarial = 0, perceptual = 0;
+  std::string adversary = "hinge", perceptual_network;
+  std::int64_t discriminator_start = 5, discriminator_width = 64, discriminator_layers = 0;
   // training
   std::int64_t epochs = 100, batch_size = 64, early_stopping_patience = 10, threads = 0;
   std::uint64_t seed = 0;
   double lr = 1e-3, l1 = 0;
   std::string device = "auto";
+  std::int64_t prior_epochs = 0;
   bool use_amp = false, resume = false, overwrite = false, quiet = false;
   // output
   std::string model_dir = "runs/vqvae", model_name = "vqvae", sample_dir;
@@ -37,7 +42,7 @@ struct Options {
 /// f(name, help, member, group); `kept` options are part of what a model is.
 template <class O, class F>
 void each_option(O& o, F&& f) {
-  const char *data = "Data", *network = "Network", *quantizer = "Quantizer", *training = "Training", *output = "Output";
+  const char *data = "Data", *network = "Network", *quantizer = "Quantizer", *adversary = "Adversary", *training = "Training", *output = "Output";
   f("data", "scenes (colour, made on the fly), fashion-mnist, cifar10:FOLDER [photographs where --train-dir is given, else scenes]", o.data, data);
   f("train-dir", "a folder of PNG and JPEG photographs to learn from", o.train_dir, data);
   f("val-dir", "one to test on [a tenth of --train-dir, or other crops of it]", o.val_dir, data);
@@ -77,6 +82,14 @@ void each_option(O& o, F&& f) {
   f("grow-from", "codebook expansion: begin with so many codes; 0: all", o.grow_from, quantizer);
   f("grow-epochs", "and have all of --codes after so many epochs", o.grow_epochs, quantizer);
 
+  f("adversarial", "weight of a discriminator's judgement (VQGAN), beside the one that is found in each step; 0: no discriminator", o.adversarial, adversary);
+  f("adversary", "hinge or vanilla", o.adversary, adversary);
+  f("discriminator-start", "epochs before the discriminator takes part", o.discriminator_start, adversary);
+  f("discriminator-width", "channels of its first layer", o.discriminator_width, adversary);
+  f("discriminator-layers", "how often it halves an image; 0: up to 3 times", o.discriminator_layers, adversary);
+  f("perceptual", "weight of the perceptual distance; 0: none", o.perceptual, adversary);
+  f("perceptual-network", "FILE.safetensors of a VGG as lpips or torchvision names it [a classifier, trained on the same images first]", o.perceptual_network, adversary);
+
   f("epochs", "times that the images are gone through", o.epochs, training);
   f("batch-size", "images a step", o.batch_size, training);
   f("lr", "learning rate of Adam", o.lr, training);
@@ -85,6 +98,7 @@ void each_option(O& o, F&& f) {
   f("seed", "of first weights, order and noise", o.seed, training);
   f("device", "auto, cpu or cuda", o.device, training);
   f("threads", "0: as many as this process may use", o.threads, training);
+  f("prior-epochs", "then learn for so many epochs how codes go together, and draw new images into the report; 0: not", o.prior_epochs, training);
   f("use-amp", "products in bfloat16", o.use_amp, training);
 
   f("model-dir", "folder of models", o.model_dir, output);
@@ -95,13 +109,16 @@ void each_option(O& o, F&& f) {
   f("quiet", "print nothing but errors", o.quiet, output);
 }
 
+/// Throws UsageError where a number is out of its range or a name is unknown.
+void check(const Options& options);
+
 /// Of `vqvae` commands that use a model, and of `codebook`.
 struct UseOptions {
   std::string command, model_path, other_path, data, data_dir, output, output_dir = "codebook_analysis";
   std::int64_t image_size = 0, batch_size = 32, count = 0, epochs = 20, threads = 0;
   std::uint64_t seed = 0;
   double temperature = 1, top_p = 1;
-  bool latents = false, plot = false, save_details = false, transformer = false;
+  bool latents = false, plot = false, save_details = false, transformer = false, quiet = false;
 };
 
 }  // namespace vqvae

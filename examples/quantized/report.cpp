@@ -21,8 +21,7 @@ Usage measure(const Model& model, const SourceView& images, std::int64_t most, s
   double squares = 0, gaps = 0, numbers = 0, gap_numbers = 0;
   for (std::int64_t first = 0; first < count; first += batch) {
     const auto pixels = take(images, first, std::min(batch, count - first));
-    const auto codes = model.encode(pixels);
-    const auto before = model.vectors(pixels), after = model.latents(pixels), remade = model.reconstruct(pixels);
+    const auto [codes, before, after, remade] = model.look(pixels, Model::Look::at_images);
     std::vector<double> own(u.counts.size());
     for (const auto code : codes) own[std::size_t(code)] += 1;
     for (std::size_t k = 0; k < own.size(); ++k) u.counts[k] += own[k];
@@ -82,7 +81,7 @@ void add_usage(Report& page, const Usage& u, const Model& model, const Options& 
   std::vector<std::string> names;
   for (std::size_t k = 0; k < shares.size(); ++k) names.push_back(std::to_string(k * step));
   page.figure("usage", report::Bars{"Use of the codes", "share of all vectors", "codes, the most used first", shares, names},
-              text("An even line is best. ", u.whole.codes - u.whole.used, " codes are not used at all."), Width::two_thirds, {{"counts", u.counts}});
+              text("An even line is best. Codes that are not used at all: ", u.whole.codes - u.whole.used, '.'), Width::two_thirds, {{"counts", u.counts}});
   std::vector<report::Fact> facts{{"codes", double(u.whole.codes)},
                                   {"used by all images", double(u.whole.used)},
                                   {"used by a batch (mean)", u.used_a_batch},
@@ -151,7 +150,7 @@ void add_gallery(Report& page, const Model& model, const Usage& usage) {
 Image reconstruction_grid(const Model& model, const SourceView& images, std::int64_t count) {
   constexpr std::int64_t columns = 8;
   const auto features = std::size_t(images.shape().size());
-  const auto pixels = take(images, 0, count), remade = model.reconstruct(pixels);
+  const auto pixels = take(images, 0, count), remade = model.look(pixels, Model::Look::at_images).images;
   std::vector<float> rows;
   for (std::size_t begin = 0; begin < pixels.size(); begin += columns * features)
     for (const auto* source : {&pixels, &remade}) {
@@ -161,6 +160,35 @@ Image reconstruction_grid(const Model& model, const SourceView& images, std::int
     }
   for (float& v : rows) v = std::clamp(v, 0.0f, 1.0f);
   return report::tiles(rows, images.shape(), columns);
+}
+
+void add_adversary(Report& page, const Model& model) {
+  const auto epochs = model.adversaries();
+  if (epochs.empty()) return;
+  const auto series = [&](std::string name, double Model::Adversary::*number) {
+    plot::Series s{std::move(name), {}, {}};
+    for (std::size_t e = 0; e < epochs.size(); ++e) s.x.push_back(double(e + 1)), s.y.push_back(epochs[e].*number);
+    return s;
+  };
+  using A = Model::Adversary;
+  page.figure("adversary", plot::Lines{"Generator and discriminator", "", "epoch", {series("generator", &A::generator), series("discriminator", &A::discriminator)}},
+              "Their losses, unweighted. A discriminator whose loss goes to 0 has won, and teaches nothing.");
+  page.figure("logits", plot::Lines{"Logits of the discriminator", "", "epoch", {series("real images", &A::real), series("made images", &A::made)}}, "Close together: it cannot tell them apart.");
+  page.figure("perceptual_distance", plot::Lines{"Perceptual distance", "", "epoch", {series("training", &A::perceptual)}}, "Lower is better.");
+  page.figure("adaptive_weight", plot::Lines{"Weight of the generator's loss", "", "epoch", {series("lambda", &A::lambda)}}, "Found in each step, so that both gradients are alike at the last layer.");
+}
+
+void add_prior(Report& page, const Model& model, const LearntPrior& prior) {
+  page.section("Prior", text("How codes go together, learnt by a ", prior.kind == "transformer" ? "causal Transformer" : "PixelCNN", " from the codes of the training images."));
+  page.figure("prior_samples", report::Pictures{"New images", {{"images", report::tiles(model.decode(prior.drawn, long(prior.drawn.size()) / model.codes_per_image()), model.image(), 16)}}},
+              "Codes drawn from the prior, decoded.", Width::full);
+  const auto series = [](std::string name, const std::vector<double>& y) {
+    plot::Series s{std::move(name), {}, y};
+    for (std::size_t e = 0; e < y.size(); ++e) s.x.push_back(double(e + 1));
+    return s;
+  };
+  page.figure("prior_by_epoch", plot::Lines{"Bits a code", "bits", "epoch", {series("training", prior.train), series("test", prior.test)}},
+              text("If all codes were as likely: ", report::shown_number(prior.uniform), " bits."));
 }
 
 void add_reconstructions(Report& page, const Model& model, const SourceView& images) {

@@ -6,6 +6,7 @@
 
 #include "data.hpp"
 #include "model.hpp"
+#include "prior.hpp"
 
 namespace vqvae {
 
@@ -28,6 +29,10 @@ std::vector<vaelib::metrics::CodebookAdvice> advice_of(const Usage& usage, const
 void add_usage(vaelib::report::Report& page, const Usage& usage, const Model& model, const Options& options);
 void add_gallery(vaelib::report::Report& page, const Model& model, const Usage& usage);
 void add_reconstructions(vaelib::report::Report& page, const Model& model, const vaelib::SourceView& images);
+
+/// Curves of a model with an adversary; nothing of others.
+void add_adversary(vaelib::report::Report& page, const Model& model);
+void add_prior(vaelib::report::Report& page, const Model& model, const LearntPrior& prior);
 
 /// Images of the most used codes: each decoded from an image that has it everywhere.
 std::vector<float> decoded_codes(const Model& model, const std::vector<std::int32_t>& codes);

@@ -1,8 +1,7 @@
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <vaelib/io/checkpoint.hpp>
 #include <vaelib/io/file.hpp>
@@ -13,7 +12,9 @@
 #include <vaelib/train/tensorboard_log.hpp>
 
 #include "commands.hpp"
+#include "features.hpp"
 #include "model_file.hpp"
+#include "prior.hpp"
 #include "report.hpp"
 
 namespace vqvae {
@@ -22,10 +23,7 @@ using namespace vaelib;
 
 namespace {
 
-bool exists(const std::string& path) {
-  struct stat status {};
-  return ::stat(path.c_str(), &status) == 0;
-}
+using std::filesystem::exists;
 
 template <class T>
 void refuse_unless(bool right, const char* flag, const T& value, const char* expected) {
@@ -46,20 +44,23 @@ void apply(const VqRecipe& recipe, Options& o, const std::set<std::string>& give
     if (!given.contains(flag)) member = value;
   };
   const auto& q = recipe.quantizer;
+  const auto exact = [](float v) { return std::round(double(v) * 1e6) / 1e6; };  // 0.7, not 0.699999988
   set("codes", o.codes, recipe.codes);
   set("code-width", o.code_width, recipe.width);
   set("batch-size", o.batch_size, recipe.batch_size);
-  set("l1", o.l1, double(recipe.l1));
-  set("decay", o.decay, std::round(double(q.decay.at(0, 0)) * 1e6) / 1e6);
+  set("l1", o.l1, exact(recipe.l1));
+  set("perceptual", o.perceptual, exact(recipe.perceptual));
+  set("adversarial", o.adversarial, exact(recipe.adversarial));
+  set("decay", o.decay, exact(q.decay.at(0, 0)));
   set("commitment", o.commitment, double(q.commitment.at(0, 1000)));
   set("commitment-warmup-epochs", o.commitment_warmup_epochs, q.commitment.at(0, 0) == q.commitment.at(0, 1000) ? 0.0 : 5.0);
   set("spread", o.spread, double(q.spread.at(0, 0)));
-  set("temperature", o.temperature, q.temperature ? std::round(double(q.temperature->at(0, 0)) * 1e6) / 1e6 : 0.0);
+  set("temperature", o.temperature, q.temperature ? exact(q.temperature->at(0, 0)) : 0.0);
   set("start", o.start, std::string(q.start == CodebookStart::uniform ? "uniform" : q.start == CodebookStart::normal ? "normal" : q.start == CodebookStart::data ? "data" : "k-means"));
   set("gradient", o.gradient, std::string(q.gradient == GradientEstimator::rotation ? "rotation" : "straight-through"));
-  set("dead-below-mean", o.dead_below_mean, std::round(double(q.dead.below_mean) * 1e6) / 1e6);
+  set("dead-below-mean", o.dead_below_mean, exact(q.dead.below_mean));
   set("dead-below", o.dead_below, double(q.dead.below));
-  set("lowest", o.lowest, std::round(double(q.dead.lowest) * 1e6) / 1e6);
+  set("lowest", o.lowest, exact(q.dead.lowest));
   set("replace-steps", o.replace_steps, q.dead.every_steps);
   set("replace-epochs", o.replace_epochs, q.dead.every_epochs);
   set("grow-from", o.grow_from, q.codes_in_use ? std::int64_t(q.codes_in_use->at(0, 0)) : 0);
@@ -97,6 +98,10 @@ struct EpochLines {
       std::printf("  codes: epoch %lld of %lld, batch %.0f, entropy %.3f", static_cast<long long>(e.whole.used), static_cast<long long>(e.whole.codes), e.used_a_batch, e.whole.normalised_entropy);
       if (e.moving.codes > 0) std::printf(", moving average %.0f %%", 100 * e.moving.utilisation);
     }
+    if (const auto adversaries = model.adversaries(); !adversaries.empty()) {
+      const auto& a = adversaries.back();
+      std::printf("  perceptual %.4f, lambda %.3g, discriminator %.3f", a.perceptual, a.lambda, a.discriminator);
+    }
     std::printf("\n");
     std::fflush(stdout);
   }
@@ -104,26 +109,16 @@ struct EpochLines {
 
 }  // namespace
 
-void resolve(Options& o, const std::set<std::string>& given) {
+void check(const Options& o) {
   one_of("quantizer", o.quantizer, {"vq", "fsq", "lfq", "simvq", "gumbel", "residual", "product", "grouped"});
   one_of("recipe", o.recipe, {"measured", "collapsing", "cured"});
   one_of("distance", o.distance, {"euclidean", "cosine"});
   one_of("gradient", o.gradient, {"straight-through", "rotation"});
   one_of("start", o.start, {"uniform", "normal", "data", "k-means"});
+  one_of("adversary", o.adversary, {"hinge", "vanilla"});
   one_of("device", o.device, {"auto", "cpu", "cuda"});
-  if (o.device == "cuda") fail("--device cuda: this program was built without CUDA; --device cpu works everywhere");
-  apply(o.recipe == "collapsing" ? recipes::collapsing() : o.recipe == "cured" ? recipes::cured() : recipes::measured(), o, given);
-  if (o.data.empty()) o.data = o.train_dir.empty() ? "scenes" : "photographs";
-  if (o.train_dir.empty() && o.data != "scenes" && o.data != "fashion-mnist" && !o.data.starts_with("cifar10:"))
-    throw UsageError(text("--data ", o.data, ": expected scenes, fashion-mnist or cifar10:FOLDER; photographs are given by --train-dir"));
-  if (o.train_dir.empty() && !o.val_dir.empty()) throw UsageError("--val-dir wants --train-dir beside it");
-  if (o.crops && o.train_dir.empty()) throw UsageError("--crops wants --train-dir, a folder of photographs");
-  const std::int64_t own_size = o.data == "scenes" ? 32 : o.data == "fashion-mnist" ? 28 : o.data.starts_with("cifar10:") ? 32 : 256;
-  if (o.image_size == 0) o.image_size = own_size;
-  if (o.out_channels == 0) o.out_channels = o.in_channels;
   refuse_unless(o.in_channels == 1 || o.in_channels == 3, "in-channels", o.in_channels, "1 or 3");
   refuse_unless(o.out_channels == o.in_channels, "out-channels", o.out_channels, "as many as --in-channels: a model gives back what it takes");
-  if (o.train_dir.empty() && o.data != "scenes" && o.image_size != own_size) throw UsageError(text("--image-size ", o.image_size, ": the images of ", o.data, " have ", own_size));
   refuse_unless(o.image_size >= 8 && o.image_size <= 1024, "image-size", o.image_size, "8 to 1024");
   refuse_unless(o.halvings >= 1 && o.halvings <= 6, "halvings", o.halvings, "1 to 6");
   if (o.image_size % (std::int64_t{1} << o.halvings) != 0)
@@ -141,12 +136,38 @@ void resolve(Options& o, const std::set<std::string>& given) {
   refuse_unless(o.threads >= 0 && o.threads <= 1024, "threads", o.threads, "0 to 1024");
   refuse_unless(o.lr > 0, "lr", o.lr, "more than 0");
   refuse_unless(o.decay >= 0 && o.decay <= 1, "decay", o.decay, "0 to 1");
-  refuse_unless(o.temperature > 0 || !given.contains("temperature"), "temperature", o.temperature, "more than 0; without the flag the nearest code is taken");
   refuse_unless(o.commitment >= 0, "commitment", o.commitment, "0 or more");
+  refuse_unless(o.adversarial >= 0, "adversarial", o.adversarial, "0 or more");
+  refuse_unless(o.perceptual >= 0, "perceptual", o.perceptual, "0 or more");
+  refuse_unless(o.discriminator_start >= 0, "discriminator-start", o.discriminator_start, "0 or more");
+  refuse_unless(o.discriminator_width >= 1 && o.discriminator_width <= 1024, "discriminator-width", o.discriminator_width, "1 to 1024");
+  refuse_unless(o.discriminator_layers >= 1 && o.discriminator_layers <= 6 && (o.image_size >> o.discriminator_layers) >= 3, "discriminator-layers", o.discriminator_layers,
+                "1 to 6, and to leave 3 pixels of the image");
+  refuse_unless(o.prior_epochs >= 0, "prior-epochs", o.prior_epochs, "0 or more");
   refuse_unless(o.lowest >= 0 && o.lowest <= 1, "lowest", o.lowest, "0 to 1");
   refuse_unless(o.grow_from >= 0 && o.grow_from <= o.codes, "grow-from", o.grow_from, "0 to --codes");
   refuse_unless(o.grow_epochs >= 1, "grow-epochs", o.grow_epochs, "at least 1");
+  refuse_unless(o.temperature >= 0, "temperature", o.temperature, "0 or more");
+}
+
+void resolve(Options& o, const std::set<std::string>& given) {
+  if (o.device == "cuda") fail("--device cuda: this program was built without CUDA; --device cpu works everywhere");
+  apply(o.recipe == "collapsing" ? recipes::collapsing() : o.recipe == "cured" ? recipes::cured() : recipes::measured(), o, given);
+  if (o.data.empty()) o.data = o.train_dir.empty() ? "scenes" : "photographs";
+  if (o.train_dir.empty() && o.data != "scenes" && o.data != "fashion-mnist" && !o.data.starts_with("cifar10:"))
+    throw UsageError(text("--data ", o.data, ": expected scenes, fashion-mnist or cifar10:FOLDER; photographs are given by --train-dir"));
+  if (o.train_dir.empty() && !o.val_dir.empty()) throw UsageError("--val-dir wants --train-dir beside it");
+  if (o.crops && o.train_dir.empty()) throw UsageError("--crops wants --train-dir, a folder of photographs");
+  const std::int64_t own_size = o.data == "scenes" ? 32 : o.data == "fashion-mnist" ? 28 : o.data.starts_with("cifar10:") ? 32 : 256;
+  if (o.image_size == 0) o.image_size = own_size;
+  if (o.out_channels == 0) o.out_channels = o.in_channels;
+  if (o.train_dir.empty() && o.data != "scenes" && o.image_size != own_size) throw UsageError(text("--image-size ", o.image_size, ": the images of ", o.data, " have ", own_size));
+  refuse_unless(o.temperature > 0 || !given.contains("temperature"), "temperature", o.temperature, "more than 0; without the flag the nearest code is taken");
+  if (!o.perceptual_network.empty() && o.perceptual == 0) throw UsageError("--perceptual-network wants --perceptual, its weight, beside it");
+  if (o.discriminator_layers == 0)
+    while (o.discriminator_layers < 3 && (o.image_size >> (o.discriminator_layers + 1)) >= (o.discriminator_layers == 0 ? 4 : 6)) ++o.discriminator_layers;
   refuse_unless(!o.model_name.empty() && o.model_name.find('/') == std::string::npos, "model-name", o.model_name, "a name without '/'");
+  check(o);
 }
 
 int train(const Options& o) {
@@ -155,7 +176,8 @@ int train(const Options& o) {
     fail(folder.path, " exists already; --resume goes on with it, --overwrite starts anew, or choose another --model-name");
   const ImageData data = load_data(o);
   for (const auto& note : data.notes) std::fprintf(stderr, "vqvae: note: %s\n", note.c_str());
-  const auto model = make_model(o, data.train.shape());
+  if (const auto warning = warning_of_adversary(o); !warning.empty()) std::fprintf(stderr, "vqvae: warning: %s\n", warning.c_str());
+  const auto model = make_model(o, data.train.shape(), perceptual_network(o, data, folder.path));
   const std::int64_t vectors = o.batch_size * model->code_shape().height * model->code_shape().width;
   if (o.quantizer != "fsq" && o.quantizer != "lfq" && vectors < o.codes && !o.quiet)
     std::fprintf(stderr, "vqvae: note: a batch has %lld vectors for %lld codes; where codes start from data, they get their places over several batches\n", static_cast<long long>(vectors),
@@ -199,13 +221,23 @@ int train(const Options& o) {
   page.figure("reconstruction_by_epoch", plot::Lines{"Reconstruction error", o.l1 > 0 ? "weighted mean |y - x|" : "mean square", "epoch",
               {series("training", &EpochMetrics::train_recon), series("test", &EpochMetrics::val_recon)}}, "Lower is better.");
   page.figure("quantizer_loss", plot::Lines{"Loss of the quantizer", "", "epoch", {series("training", &EpochMetrics::train_kl)}}, "Commitment and regularisers, weighted.");
+  add_adversary(page, *model);
+  model->save(folder.model, metadata_of(o, data.train.shape(), model->steps()));
+  if (o.prior_epochs > 0) {
+    UseOptions u;
+    u.model_path = folder.model;
+    u.epochs = o.prior_epochs;
+    u.threads = o.threads;
+    u.seed = o.seed;
+    u.quiet = o.quiet;
+    add_prior(page, *model, learn_prior(u, *model, data));
+  }
   std::vector<report::Fact> facts;
   const auto options = json_of(o);
   for (const auto& [name, value] : options.items()) facts.push_back({name, value.is_string() ? value.get<std::string>() : value.dump()});
   page.table("options", "Options", facts, report::Width::two_thirds);
   report::add_machine(page, history, data.train.size(), model->threads());
   page.write(folder.path + "/report.html");
-  model->save(folder.model, metadata_of(o, data.train.shape(), model->steps()));
   if (!o.quiet) {
     std::printf("\ntest error %.6f (mean square); %lld of %lld codes used, normalised entropy %.3f\n", usage.reconstruction_error, static_cast<long long>(usage.whole.used),
                 static_cast<long long>(usage.whole.codes), usage.whole.normalised_entropy);

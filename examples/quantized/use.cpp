@@ -48,12 +48,11 @@ void encode(const UseOptions& u, const OpenModel& open) {
   std::vector<float> values;
   for (std::int64_t first = 0; first < count; first += 256) {
     const auto pixels = take(data.test, first, std::min<std::int64_t>(256, count - first));
-    if (u.latents) {
-      const auto some = model.latents(pixels);
-      values.insert(values.end(), some.begin(), some.end());
-    } else {
-      for (const auto code : model.encode(pixels)) values.push_back(float(code));
-    }
+    const auto seen = model.look(pixels, Model::Look::at_codes);
+    if (u.latents)
+      values.insert(values.end(), seen.latents.begin(), seen.latents.end());
+    else
+      values.insert(values.end(), seen.codes.begin(), seen.codes.end());
   }
   const std::string path = output_of(u, u.latents ? ".latents.npy" : ".codes.npy");
   write_npy(path, {count, codes.height, codes.width, u.latents ? codes.channels : model.per_vector()}, values);
@@ -88,7 +87,7 @@ void reconstruct(const UseOptions& u, const OpenModel& open) {
   if (path.ends_with(".npy")) {
     const auto pixels = take(data.test, 0, count_of(u, data.test, 32));
     const Shape image = open.model->image();
-    write_npy(path, {std::int64_t(pixels.size()) / image.size(), image.height, image.width, image.channels}, open.model->reconstruct(pixels));
+    write_npy(path, {std::int64_t(pixels.size()) / image.size(), image.height, image.width, image.channels}, open.model->look(pixels, Model::Look::at_images).images);
     std::printf("%s\n", path.c_str());
     return;
   }

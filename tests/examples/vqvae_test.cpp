@@ -32,11 +32,12 @@ Result refused(const Arguments& arguments) { return run(arguments, vqvae); }
 }  // namespace
 
 TEST_CASE("vqvae train writes model, report and pictures; its codes can be encoded, decoded, modelled and drawn") {
-  const Trained t;
+  const Trained t({"--perceptual", "0.1", "--adversarial", "0.4", "--discriminator-start", "2", "--discriminator-width", "4", "--prior-epochs", "1"});
   CHECK(has(t.result.out, "codes: epoch"));
-  for (const char* name : {"small.safetensors", "small/report.html", "small/report.json", "small/config.json", "small/metrics.csv", "small/reconstructions.png"}) CHECK(exists(t.folder / name));
+  CHECK(has(t.result.err, "starts after 2 epochs, but there are only 2: it will never be trained"));
+  for (const char* name : {"small.safetensors", "small/features.safetensors", "small/report.html", "small/report.json", "small/config.json", "small/metrics.csv", "small/reconstructions.png"}) CHECK(exists(t.folder / name));
   const auto page = content(t.folder / "small/report.json");
-  for (const char* figure : {"\"usage\"", "\"code_gallery\"", "\"reconstructions\"", "\"utilisation_by_epoch\"", "\"code_distances\""}) CHECK(has(page, figure));
+  for (const char* figure : {"\"usage\"", "\"code_gallery\"", "\"reconstructions\"", "\"utilisation_by_epoch\"", "\"code_distances\"", "\"prior_samples\"", "\"adversary\""}) CHECK(has(page, figure));
 
   const std::string codes = t.folder / "codes.npy";
   CHECK(run({"encode", "--model_path", t.model, "--count", "10", "--output", codes}, vqvae).code == 0);
@@ -49,6 +50,7 @@ TEST_CASE("vqvae train writes model, report and pictures; its codes can be encod
   CHECK(run({"decode", "--model-path", t.model, "--codes", codes, "--output", t.folder / "decoded.png"}, vqvae).code == 0);
   CHECK(run({"reconstruct", "--model-path", t.model, "--output", t.folder / "remade.png"}, vqvae).code == 0);
   CHECK(run({"prior", "--model-path", t.model, "--epochs", "1", "--count", "32"}, vqvae).code == 0);
+  CHECK(has(content(t.folder / "small.prior.json"), "\"prior_samples\""));
   CHECK(run({"sample", "--model-path", t.model, "--count", "9", "--output", t.folder / "drawn.png"}, vqvae).code == 0);
   CHECK(vaelib::read_png(t.folder / "drawn.png").channels == 3);
 
@@ -83,7 +85,9 @@ TEST_CASE("vqvae: every quantizer and recipe trains; a run is gone on with") {
                                                        {"--low-width", "4", "--distance", "cosine", "--gradient", "rotation"},
                                                        {"--learned_codes", "--start", "data", "--l1", "0.7", "--use_amp"},
                                                        {"--recipe", "collapsing", "--grow-from", "8"},
-                                                       {"--recipe", "cured"}}) {
+                                                       {"--recipe", "cured", "--discriminator-width", "4"},
+                                                       {"--adversarial", "0.4", "--adversary", "vanilla", "--discriminator-start", "1", "--discriminator-width", "4"},
+                                                       {"--perceptual", "0.5", "--perceptual-network", VAELIB_TEST_FOLDER "/golden/lpips.safetensors"}}) {
     CAPTURE(flags[0]);
     const Trained t(flags);
     CHECK(has(t.result.out, "codes used, normalised entropy"));
@@ -107,8 +111,37 @@ TEST_CASE("vqvae: what is wrong with a command line is said in one line") {
   check_refusal(refused({"train", "--device", "cuda"}), 1, "built without CUDA", "vqvae");
   check_refusal(refused({"train", "--val_dir", "x"}), 2, "--val-dir wants --train-dir", "vqvae");
   check_refusal(refused({"train", "--out_channels", "1"}), 2, "--out-channels 1", "vqvae");
+  check_refusal(refused({"train", "--adversary", "wasserstein"}), 2, "--adversary wasserstein: expected one of hinge, vanilla", "vqvae");
+  check_refusal(refused({"train", "--discriminator-layers", "5"}), 2, "--discriminator-layers 5: expected 1 to 6, and to leave 3 pixels of the image", "vqvae");
+  check_refusal(refused({"train", "--perceptual-network", "vgg.safetensors"}), 2, "--perceptual-network wants --perceptual", "vqvae");
+  check_refusal(refused({"train", "--perceptual", "1", "--perceptual-network", "vgg.safetensors", "--model-dir", "/tmp/vaelib-none"}), 1, "vgg.safetensors", "vqvae");
   check_refusal(refused({"train", "--no-such-flag"}), 2, "vqvae train --help lists the flags", "vqvae");
   CHECK(has(refused({"train", "--help"}).out, "--early-stopping-patience"));
+}
+
+TEST_CASE("vqvae: a model file that promises more than it holds is refused before memory is taken") {
+  const TemporaryFolder folder;
+  const std::string path = folder / "hostile.safetensors";
+  const auto refused_with = [&](const std::string& options, const std::string& image, const std::string& sentence) {
+    std::string escaped;
+    for (const char c : "{'image-size':32,'out-channels':3,'discriminator-layers':2" + options + "}") escaped += c == '\'' ? std::string("\\\"") : std::string(1, c);
+    const std::string header = R"({"__metadata__":{"vqvae.options":")" + escaped + R"(","vqvae.image":")" + image + R"("},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})";
+    std::string length(8, '\0');
+    for (int i = 0; i < 8; ++i) length[std::size_t(i)] = char(header.size() >> 8 * i);
+    vaelib::write_file_atomically(path, length + header + "1234");
+    check_refusal(run({"encode", "--model-path", path, "--output", folder / "x.npy"}, vqvae), 1, sentence, "vqvae");
+    check_refusal(run({"check", "--model-path", path, "--output-dir", folder / "out"}, codebook), 1, sentence, "codebook");
+  };
+  refused_with(",'width':4096,'hidden':4096,'blocks':64,'codes':1048576,'code-width':4096", "32 32 3", "numbers, more than the 1 that the file has");
+  refused_with(",'adversarial':1,'discriminator-width':1024", "32 32 3", "numbers, more than the 1 that the file has");
+  refused_with(",'quantizer':'fsq','levels':'999999,999999,999999'", "32 32 3", "make 9.99997e+17 codes, expected less than 2^31");
+  refused_with(",'width':-3", "32 32 3", "its metadata 'vqvae.options' cannot be: --width -3: expected 2 to 4096");
+  refused_with(",'width':'wide'", "32 32 3", "are not those of this program");
+  refused_with(",'quantizer':'" + std::string(3000, 'q') + "'", "32 32 3", "expected one of vq, fsq");
+  refused_with("", "0 32 3", "expected height, width and 1 or 3 channels");
+  refused_with("", "30 30 3", "cannot be halved 2 times");
+  CHECK_FALSE(exists(folder / "x.npy"));
+  CHECK_FALSE(exists(folder / "out"));
 }
 
 TEST_CASE("vqvae: photographs that cannot be used are left out and named") {

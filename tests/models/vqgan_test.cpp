@@ -6,9 +6,11 @@
 #include <vaelib/io/weights_file.hpp>
 #include <vaelib/layers/patch_discriminator.hpp>
 #include <vaelib/models/feature_classifier.hpp>
+#include <vaelib/models/vq_networks.hpp>
 #include <vaelib/models/vqgan.hpp>
 #include <vaelib/train/checkpoints.hpp>
 #include <vaelib/train/gradient_check.hpp>
+#include <vaelib/train/session.hpp>
 #include <vaelib/train/trainer.hpp>
 
 #include "../io/faults.hpp"
@@ -121,26 +123,26 @@ TEST_CASE("losses of generator and discriminator: values by hand, and gradients"
   const float of_real[] = {0.5f, 2, -1, 0}, of_made[] = {-3, 0.25f, 1, -0.5f};
   const auto* space = step.rows(2);
   const auto real = step.constant<Shape{2}>(space, 2, of_real), made = step.constant<Shape{2}>(space, 2, of_made);
-  CHECK(*discriminator_loss<Hinge>(step, real, made).value() ==
+  CHECK(*discriminator_loss(step, Hinge{}, real, made).value() ==
         doctest::Approx(0.5 * (0.5 + 0 + 2 + 1) / 4 + 0.5 * (0 + 1.25 + 2 + 0.5) / 4));
-  CHECK(*generator_loss<Hinge>(step, made).value() == doctest::Approx((3 - 0.25 - 1 + 0.5) / 4));
+  CHECK(*generator_loss(step, Hinge{}, made).value() == doctest::Approx((3 - 0.25 - 1 + 0.5) / 4));
   double charged = 0, fooled = 0;
   for (int i = 0; i < 4; ++i) {
     charged += 0.5 * (std::log1p(std::exp(double(-of_real[i]))) + std::log1p(std::exp(double(of_made[i])))) / 4;
     fooled += std::log1p(std::exp(double(-of_made[i]))) / 4;
   }
-  CHECK(*discriminator_loss<Vanilla>(step, real, made).value() == doctest::Approx(charged));
-  CHECK(*generator_loss<Vanilla>(step, made).value() == doctest::Approx(fooled));
+  CHECK(*discriminator_loss(step, Vanilla{}, real, made).value() == doctest::Approx(charged));
+  CHECK(*generator_loss(step, Vanilla{}, made).value() == doctest::Approx(fooled));
 
-  constexpr auto halves = []<class Adversary>(Adversary) {
-    return [](auto& s, const auto&, auto x) {
-      return discriminator_loss<Adversary>(s, columns<Shape{3}>(s, x, 0), columns<Shape{3}>(s, x, 3));
+  constexpr auto halves = [](auto adversary) {
+    return [adversary](auto& s, const auto&, auto x) {
+      return discriminator_loss(s, adversary, columns<Shape{3}>(s, x, 0), columns<Shape{3}>(s, x, 3));
     };
   };
   check<Shape{6}>("hinge discriminator", halves(Hinge{}));
   check<Shape{6}>("vanilla discriminator", halves(Vanilla{}));
-  check<Shape{6}>("vanilla generator", [](auto& s, const auto&, auto x) { return generator_loss<Vanilla>(s, x); });
-  check<Shape{6}>("hinge generator", [](auto& s, const auto&, auto x) { return generator_loss<Hinge>(s, x); });
+  check<Shape{6}>("vanilla generator", [](auto& s, const auto&, auto x) { return generator_loss(s, Vanilla{}, x); });
+  check<Shape{6}>("hinge generator", [](auto& s, const auto&, auto x) { return generator_loss(s, Hinge{}, x); });
 }
 
 TEST_CASE("the weight of the generator's loss is never anything but a number from 0 to 10000") {
@@ -378,6 +380,27 @@ TEST_CASE("evaluation is the reconstruction alone, and nothing of the perceptual
   CHECK(warning_of_start(options, 10, 11).empty());
   CHECK(warning_of_start(options, 10, 10).find("starts at step 100, but 10 epochs are only 100 steps") !=
         std::string::npos);
+  options.start = 0;
+  options.start_epoch = 5;
+  CHECK(warning_of_start(options, 10, 6).empty());
+  CHECK(warning_of_start(options, 10, 5).find("starts after 5 epochs, but there are only 5") != std::string::npos);
+}
+
+TEST_CASE("VqDiscriminator: a PatchDiscriminator whose size is chosen at run time; files are those of the other") {
+  using Typed = PatchDiscriminator<pixels, 4, 2>;
+  const Weights<Typed, Cpu> typed(Typed{}, 3);
+  const Weights<VqDiscriminator, Cpu> sized(VqDiscriminator{.width = 4, .layers = 2, .input_shape = pixels}, 3);
+  REQUIRE(typed.parameters.size() == sized.parameters.size());
+  for (std::size_t i = 0; i < typed.parameters.size(); ++i) CHECK(typed.parameters[i].name == sized.parameters[i].name);
+  const auto logits = [](const auto& weights) {
+    Session session(weights, Cpu(1));
+    return session.run(8, pixels, images.data(), nullptr, 0,
+                       [](auto& step, const auto& m, const auto& b) { return m(step, input<std::decay_t<decltype(m)>::takes>(step, b)); });
+  };
+  CHECK(logits(typed) == logits(sized));
+  CHECK(sized.model.output_shape == Typed::makes);
+  VqDiscriminator deep{.width = 4, .layers = 3, .input_shape = pixels};
+  CHECK_THROWS_WITH_AS(deep.build(), doctest::Contains("halves images 3 times"), Error);
 }
 
 TEST_CASE("the same bits at 1, 2 and 4 threads and when resumed; it learns") {

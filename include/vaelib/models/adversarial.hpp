@@ -24,6 +24,9 @@ struct Hinge {
   struct Generator {
     VAELIB_HD constexpr auto operator()(auto logit) const { return -logit; }
   };
+  Real real{};
+  Made made{};
+  Generator generator{};
 };
 
 struct Vanilla {
@@ -33,7 +36,8 @@ struct Vanilla {
   struct Made {
     VAELIB_HD constexpr auto operator()(auto logit) const { return softplus(logit); }
   };
-  using Generator = Real;
+  Real real{}, generator{};
+  Made made{};
 };
 
 /// mean f(x) over all numbers of a batch.
@@ -42,15 +46,15 @@ auto mean_of(S& step, F f, V x) {
   return map_few(step, ScaleBy{1.0f / float(x.features())}, mean_rows(step, map_reduce(step, f, x)));
 }
 
+/// An own adversary is a struct of three such functors.
 template <class Adversary, class S, class V>
-auto discriminator_loss(S& step, V real, V made) {
-  const auto of_real = mean_of(step, typename Adversary::Real{}, real),
-             of_made = mean_of(step, typename Adversary::Made{}, made);
+auto discriminator_loss(S& step, const Adversary& adversary, V real, V made) {
+  const auto of_real = mean_of(step, adversary.real, real), of_made = mean_of(step, adversary.made, made);
   return map_few(step, ScaleBy{0.5f}, map_few(step, Add{}, of_real, of_made));
 }
 template <class Adversary, class S, class V>
-auto generator_loss(S& step, V made) {
-  return mean_of(step, typename Adversary::Generator{}, made);
+auto generator_loss(S& step, const Adversary& adversary, V made) {
+  return mean_of(step, adversary.generator, made);
 }
 
 /// lambda = |gradient of the reconstruction loss| / (|gradient of the generator's loss| + 1e-6), both at the weight of

@@ -30,6 +30,11 @@ template <int Classes>
 struct Labels {
   static constexpr int classes = Classes;
 };
+template <>
+struct Labels<dynamic> {
+  static constexpr int classes = dynamic;
+  int count = 0;  ///< labels are 0 to count - 1
+};
 struct Rotations {
   static constexpr int classes = 4;
 };
@@ -74,12 +79,14 @@ struct FeatureClassifier {
   static constexpr Shape takes = In;
   using Features = typename detail::FeatureStages<Sequential<In>, Widths...>::type;
   using Head = Sequential<Features::makes, Flatten, Linear<classes>>;
+  [[no_unique_address]] Task task{};
   Features features{};
   Head head{};
   State shift{}, scale{};  ///< images are used from -1 to 1: for the readers of files
 
   [[gnu::cold]] void build() {
     features.build();
+    if constexpr (classes == dynamic) head = Head(Flatten{}, Linear<dynamic>{{task.count}});
     head.build(features.output_shape);
     shift = {features.input_shape.channels, 0};
     scale = {features.input_shape.channels, 1};

@@ -3,10 +3,13 @@
 //   VqEncoder    halvings x (4x4 convolution of stride 2, ReLU), 3x3 convolution, residual blocks, ReLU, 1x1 convolution to the codes
 //   VqDecoder    3x3 convolution, residual blocks, ReLU, halvings x (ReLU between) 4x4 transposed convolutions of stride 2
 //
+//   VqDiscriminator    of patches: layers/patch_discriminator.hpp
+//
 // Images of height x width become codes of height / 2^halvings x width / 2^halvings. The first convolutions have half the width.
 #pragma once
 
 #include <vaelib/layers/convolution.hpp>
+#include <vaelib/layers/patch_discriminator.hpp>
 #include <vaelib/layers/residual.hpp>
 
 #include <vector>
@@ -135,6 +138,62 @@ struct VqDecoder {
     y = map(step, ReLU{}, y);
     for (std::size_t i = 0; i + 1 < up.size(); ++i) y = up[i].forward(step, y, ReLU{});
     return up.back().forward(step, y);
+  }
+};
+
+/// layers/patch_discriminator.hpp with width and layers chosen at run time; its numbers have the same names.
+struct VqDiscriminator {
+  static constexpr Shape takes = detail::any_image, makes = detail::any_image;
+  int width = 64, layers = 3;  ///< 1 to 6 layers of stride 2
+  Shape input_shape = takes, output_shape = makes;
+  std::vector<Conv2d<dynamic, 4, 2, 1>> down{};
+  Conv2d<dynamic, 4, 1, 1> wide{}, last{};
+  std::vector<BatchNorm> norms{};
+
+  [[gnu::cold]] void build(Shape image) {
+    input_shape = image;
+    if (layers < 1 || layers > 6 || width < 1) fail("vaelib: a discriminator of ", layers, " layers and width ", width);
+    if ((image.height >> layers) < 3 || (image.width >> layers) < 3)
+      fail("vaelib: a discriminator of ", layers, " layers halves images ", layers, " times, and needs 3 pixels then; found shape ", text_of(image));
+    Shape at = image;
+    const auto add = [&](auto& convolution, int channels) {
+      convolution.out = channels;
+      convolution.build(at);
+      at = convolution.output(at);
+    };
+    const auto width_of = [&](int layer) { return width * (layer < 3 ? 1 << layer : 8); };
+    down.assign(std::size_t(layers), {});
+    norms.assign(std::size_t(layers), {});
+    for (int i = 0; i < layers; ++i) {
+      add(down[std::size_t(i)], width_of(i));
+      if (i > 0) norms[std::size_t(i) - 1].build(at);
+    }
+    add(wide, width_of(layers));
+    norms.back().build(at);
+    add(last, 1);
+    output_shape = at;
+  }
+  void build() { build(input_shape); }
+  void fields(auto&& f) {
+    int number = 0;  // the place in the chain, leaky ReLUs included
+    for (int i = 0; i < layers; ++i) {
+      f(std::to_string(number), down[std::size_t(i)]);
+      number += 2;
+      if (i > 0) f(std::to_string(number++ - 1), norms[std::size_t(i) - 1]);
+    }
+    f(std::to_string(number), wide);
+    f(std::to_string(number + 1), norms.back());
+    f(std::to_string(number + 3), last);
+  }
+  template <class S, class V>
+  auto operator()(S& step, V x) const {
+    Var<typename V::Real, makes> y = x;
+    y = down[0].forward(step, y, SteepLeakyReLU{});
+    for (std::size_t i = 0; i < norms.size(); ++i) {
+      y = i + 1 < down.size() ? down[i + 1].forward(step, y) : wide.forward(step, y);
+      y = map(step, SteepLeakyReLU{}, norms[i].forward(step, y));
+    }
+    return last.forward(step, y);
   }
 };
 

@@ -7,8 +7,8 @@
 //   lambda = |gradient of the first two terms| / (|gradient of G| + 1e-6) at the last weight of the decoder, 0 to 1e4
 //
 // The generator learns first, as in the authors' program, so that the discriminator sees what the generator has become,
-// and because a step reports its first phase. Each phase has its own moments. Before step `start` neither the
-// discriminator nor lambda is computed.
+// and because a step reports its first phase. Each phase has its own moments. Before step `start` and epoch `start_epoch`
+// neither the discriminator nor lambda is computed.
 //
 // Only the generator's phase moves the codebook and other states of the autoencoder, only the discriminator's those of
 // the discriminator: first by x, then by y. In evaluation the objective is the reconstruction alone: mean |y - x|,
@@ -34,6 +34,7 @@ struct VqGanOptions {
   Schedule perceptual = 1;      ///< of the perceptual distance
   Schedule adversarial = 0.8f;  ///< of the generator's loss, times lambda
   std::int64_t start = 10'000;  ///< the first step that the discriminator takes part in
+  std::int64_t start_epoch = 0; ///< and the first epoch
   bool adaptive = true;         ///< false: lambda is 1
 };
 
@@ -49,10 +50,14 @@ struct AdversarialNumbers {
 /// What is wrong with the start of a discriminator, for a user; empty where nothing is.
 [[gnu::cold]] inline std::string warning_of_start(const VqGanOptions& options, std::int64_t steps_per_epoch,
                                                   std::int64_t epochs) {
+  constexpr const char* never = ": it will never be trained, and the model is a VQ-VAE with another reconstruction loss";
   const std::int64_t steps = steps_per_epoch * epochs;
-  if (options.start < steps) return {};
-  return text("the discriminator starts at step ", options.start, ", but ", epochs, " epochs are only ", steps,
-              " steps: it will never be trained, and the model is a VQ-VAE with another reconstruction loss");
+  if (options.start >= steps)
+    return text("the discriminator starts at step ", options.start, ", but ", epochs, " epochs are only ", steps,
+                " steps", never);
+  if (options.start_epoch >= epochs)
+    return text("the discriminator starts after ", options.start_epoch, " epochs, but there are only ", epochs, never);
+  return {};
 }
 
 template <class Encoder, class Quantizer, class Decoder, class Discriminator, class PerceptualLoss = Perceptual,
@@ -66,6 +71,7 @@ struct VqGan : VqVae<Encoder, Quantizer, Decoder, Reconstruction> {
 
   Discriminator discriminator{};
   PerceptualLoss perceptual{};
+  [[no_unique_address]] Adversary adversary{};
   VqGanOptions options{};
   State numbers{};          ///< AdversarialNumbers
   Parameter last_weight{};  ///< of the decoder
@@ -107,7 +113,7 @@ struct VqGan : VqVae<Encoder, Quantizer, Decoder, Reconstruction> {
  private:
   template <class S>
   bool started(const S& step) const {
-    return step.now.step >= options.start;
+    return step.now.step >= options.start && step.now.epoch >= options.start_epoch;
   }
   template <class S>
   static float weight_at(const S& step, const Schedule& schedule) {
@@ -143,7 +149,7 @@ struct VqGan : VqVae<Encoder, Quantizer, Decoder, Reconstruction> {
       report(step, 0, {0, distance, 0, 0, 0, 0});
       return likeness;
     }
-    const L fooled = generator_loss<Adversary>(step, judge(step, y, false));
+    const L fooled = generator_loss(step, adversary, judge(step, y, false));
     double lambda = 1;
     L total = likeness;
     if (options.adaptive) {
@@ -175,7 +181,7 @@ struct VqGan : VqVae<Encoder, Quantizer, Decoder, Reconstruction> {
       const auto y = this->decoder(step, this->quantize(step, x).values);
       step.proposing = proposing;
       const auto real = judge(step, x, true), made = judge(step, y, true);
-      loss = discriminator_loss<Adversary>(step, real, made);
+      loss = discriminator_loss(step, adversary, real, made);
       report(step, 3,
              {double(*loss.value()), double(*mean_of(step, Identity{}, real).value()),
               double(*mean_of(step, Identity{}, made).value())});

@@ -1,5 +1,5 @@
 // codebook: says how a trained model of `vqvae` uses its codes. `codebook --help` lists the commands.
-#include "../quantized/command_line.hpp"
+#include "../program.hpp"
 #include "../quantized/commands.hpp"
 
 namespace {
@@ -8,9 +8,9 @@ using namespace vqvae;
 
 constexpr const char* examples = R"(
 Examples:
-  codebook check --model-path ru../quantized/vqvae.safetensors --data-dir photos --plot --save-details
+  codebook check --model-path runs/vqvae/vqvae.safetensors --data-dir photos --plot --save-details
   codebook compare --model-path a.safetensors --with b.safetensors
-  codebook visualize --model-path ru../quantized/vqvae.safetensors)";
+  codebook visualize --model-path runs/vqvae/vqvae.safetensors)";
 
 int run(int argc, char** argv) {
   CLI::App app("codebook says how a trained model of vqvae uses its codes.", "codebook");
@@ -38,7 +38,7 @@ int run(int argc, char** argv) {
     sub->add_flag("--save-details", u.save_details, "write counts.csv and batches.csv");
     sub->add_option("--temperature", u.temperature, "at which codes were drawn in training; the nearest code does not depend on it")->capture_default_str();
   }
-  if (!parse(app, argc, argv)) return 0;
+  if (!program::parse(app, argc, argv)) return 0;
   u.command = app.get_subcommands().front()->get_name();
   codebook(u);
   return 0;
@@ -47,5 +47,5 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return vqvae::run_program("codebook", [&] { return run(argc, argv); });
+  return program::run_program("codebook", [&] { return run(argc, argv); });
 }

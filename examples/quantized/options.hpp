@@ -2,15 +2,13 @@
 #pragma once
 
 #include <cstdint>
-#include <stdexcept>
 #include <string>
+
+#include "../usage_error.hpp"
 
 namespace vqvae {
 
-/// The command line is wrong: exit code 2.
-struct UsageError : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
+using program::UsageError;
 
 struct Options {
   // data

@@ -1,5 +1,5 @@
 // vqvae: trains vector-quantized autoencoders on images, and uses them. `vqvae --help` lists the commands.
-#include "../quantized/command_line.hpp"
+#include "../program.hpp"
 #include "../quantized/commands.hpp"
 
 namespace {
@@ -63,7 +63,7 @@ int run(int argc, char** argv) {
     if (name == "encode") sub->add_flag("--latents", u.latents, "the quantized vectors, for a later model");
     if (name == "decode") sub->add_option("--codes", u.data, "FILE.npy: images x height x width x codes of a vector")->required();
   }
-  if (!parse(app, argc, argv)) return 0;
+  if (!program::parse(app, argc, argv)) return 0;
   const auto* chosen = app.get_subcommands().front();
   u.command = chosen->get_name();
   if (chosen != train_command) {
@@ -80,5 +80,5 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return vqvae::run_program("vqvae", [&] { return run(argc, argv); });
+  return program::run_program("vqvae", [&] { return run(argc, argv); });
 }

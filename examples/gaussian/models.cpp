@@ -93,6 +93,9 @@ class ModelOf : public AnyModel {
   std::vector<float> reconstruct(Pixels images, Labels labels) const override {
     return session().reconstruct(images, labels);
   }
+  CollapseEvidence examine(const SourceView& images, std::int64_t count, std::uint64_t seed) const override {
+    return vaelib::examine(trainer.weights(), images, count, seed);
+  }
   std::vector<float> sample(long count, std::uint64_t seed, Labels labels) const override {
     return session().sample(count, seed, labels);
   }

@@ -1,18 +1,19 @@
-// The command lines of `vqvae` and `codebook`: flags may be written with underscores for dashes.
+// What the command-line programs share: flags may be written with underscores for dashes, and what goes wrong is one line.
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <new>
-#include <set>
+#include <stdexcept>
 #include <string>
 #include <vaelib/core/error.hpp>
 #include <vaelib/version.hpp>
 #include <vector>
 
-#include "options.hpp"
+#include "usage_error.hpp"
 
-namespace vqvae {
+namespace program {
 
 /// The arguments with dashes in the names of flags, the last first, as CLI11 wants them.
 inline std::vector<std::string> arguments_of(int argc, char** argv) {
@@ -65,4 +66,4 @@ int run_program(const char* name, F f) {
   }
 }
 
-}  // namespace vqvae
+}  // namespace program

@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <vaelib/io/safetensors.hpp>
+#include <vaelib/report/collapse.hpp>
 #include <vaelib/train/session.hpp>
 #include <vaelib/train/trainer.hpp>
 
@@ -57,6 +58,8 @@ class AnyModel {
   virtual std::vector<float> reconstruct(Pixels images, Labels labels) const = 0;
   virtual std::vector<float> decode(std::span<const float> codes, Labels labels) const = 0;
   virtual vaelib::Evidence evidence(Pixels images, Labels labels, int samples, std::uint64_t seed) const = 0;
+  /// Of `count` images: its codes, and what they are worth to the decoder.
+  virtual vaelib::CollapseEvidence examine(const vaelib::SourceView& images, std::int64_t count, std::uint64_t seed) const = 0;
   virtual std::vector<float> sample(long count, std::uint64_t seed, Labels labels) const = 0;
 };
 

@@ -7,10 +7,8 @@
 #include <vaelib/io/png.hpp>
 #include <vaelib/metrics/diagnostics.hpp>
 
-#include "model.hpp"
 #include "report.hpp"
-#include "run_folder.hpp"
-#include "train.hpp"
+#include "trained.hpp"
 
 namespace vae {
 
@@ -18,35 +16,14 @@ using namespace vaelib;
 
 namespace {
 
-/// A trained model, and what its folder says of it.
-struct Trained {
-  RunFolder folder;
-  TrainOptions options;
-  RunFolder::Description data;
-  std::unique_ptr<AnyModel> model;
-
-  explicit Trained(const UseOptions& use) : folder(use.run) {
-    if (!folder.holds_model()) fail(use.run, ": holds no model.safetensors; vae train --output-dir ", use.run, " makes one");
-    Given given;
-    take_over(options, given, folder.read_config(), use.run);
-    data = folder.read_description();
-    options.threads = use.threads;
-    model = model_of(options, data.image, data.classes);
-    model->load(folder.file("model.safetensors"));
-  }
-
-  bool conditional() const { return options.conditional; }
-  /// `count` labels: the one that is asked for, or each in turn in runs of `repeat`.
-  std::vector<std::int32_t> labels(const UseOptions& use, std::int64_t count, std::int64_t repeat = 1) const {
-    if (use.label >= data.classes) fail("--label ", use.label, ": the model knows the labels 0 to ", data.classes - 1);
-    std::vector<std::int32_t> result(static_cast<std::size_t>(count));
-    for (std::int64_t i = 0; i < count; ++i)
-      result[std::size_t(i)] = std::int32_t(use.label >= 0 ? use.label : data.classes > 0 ? i / repeat % data.classes : 0);
-    return result;
-  }
-  ImageData load_images() const { return load_data(options, &data.normalisation); }
-  int code_size() const { return int(options.code_size); }
-};
+/// `count` labels: the one that is asked for, or each in turn in runs of `repeat`.
+std::vector<std::int32_t> labels_of(const Trained& run, const UseOptions& use, std::int64_t count, std::int64_t repeat = 1) {
+  if (use.label >= run.data.classes) fail("--label ", use.label, ": the model knows the labels 0 to ", run.data.classes - 1);
+  std::vector<std::int32_t> result(static_cast<std::size_t>(count));
+  for (std::int64_t i = 0; i < count; ++i)
+    result[std::size_t(i)] = std::int32_t(use.label >= 0 ? use.label : run.data.classes > 0 ? i / repeat % run.data.classes : 0);
+  return result;
+}
 
 std::string output_of(const Trained& run, const UseOptions& use, const char* name) {
   return use.output.empty() ? run.folder.file(name) : use.output;
@@ -79,7 +56,7 @@ std::int64_t test_count(const ImageData& data, std::int64_t wanted) {
 void sample(const Trained& run, const UseOptions& use) {
   const std::int64_t count = use.count > 0 ? use.count : 100;
   const auto columns = std::int64_t(std::ceil(std::sqrt(double(count))));
-  write_grid(run, use, "samples.png", run.model->sample(count, use.seed, run.labels(use, count, columns).data()), columns);
+  write_grid(run, use, "samples.png", run.model->sample(count, use.seed, labels_of(run, use, count, columns).data()), columns);
 }
 
 void reconstruct(const Trained& run, const UseOptions& use) {
@@ -193,7 +170,7 @@ void export_onnx(const Trained& run, const UseOptions& use) {
 }  // namespace
 
 void use(const std::string& command, const UseOptions& options) {
-  const Trained run(options);
+  const Trained run(options.run, options.threads);
   if (options.label >= 0 && !run.conditional()) fail("--label: the model in ", options.run, " is not conditional");
   if (command == "sample") sample(run, options);
   if (command == "reconstruct") reconstruct(run, options);

@@ -6,16 +6,14 @@
 #include <functional>
 #include <map>
 #include <set>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "../usage_error.hpp"
+
 namespace vae {
 
-/// The command line is wrong: exit code 2.
-struct UsageError : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
+using program::UsageError;
 
 struct TrainOptions {
   std::string model_type = "conv", likelihood = "bernoulli";

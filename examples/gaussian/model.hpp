@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <vaelib/io/safetensors.hpp>
+#include <vaelib/regularizers/collapse_control.hpp>
 #include <vaelib/report/collapse.hpp>
 #include <vaelib/train/session.hpp>
 #include <vaelib/train/trainer.hpp>
@@ -17,7 +18,8 @@ struct ModelSettings {
   int code_size = 20, hidden_size = 400;
   int labels = 0;  ///< how many a conditional model tells apart; 0: it is told none
   std::string likelihood = "bernoulli";
-  float free_bits = 0, learning_rate = 1e-3f;
+  float learning_rate = 1e-3f;
+  vaelib::CollapseControl elbo{};
   std::uint64_t seed = 0;
   int threads = 0;
   bool bfloat16 = false;  ///< products and convolutions of the training

@@ -110,13 +110,12 @@ template <class Encoder, class Decoder>
 std::unique_ptr<AnyModel> make(Encoder encoder, Decoder decoder, const ModelSettings& s) {
   const Code code{.size = s.code_size};
   const AnyLikelihood likelihood(s.likelihood);
-  const ElboOptions elbo{.free_bits = s.free_bits};
   if (s.labels == 0) {
-    using Model = Vae<Encoder, Code, Decoder, AnyLikelihood>;
-    return std::make_unique<ModelOf<Model>>(Model(encoder, code, decoder, likelihood, elbo), s);
+    using Model = Vae<Encoder, Code, Decoder, AnyLikelihood, CollapseControl>;
+    return std::make_unique<ModelOf<Model>>(Model(encoder, code, decoder, likelihood, s.elbo), s);
   }
-  using Model = ConditionalVae<Encoder, Code, Decoder, AnyLikelihood, dynamic, label_features>;
-  Model model(encoder, code, decoder, likelihood, elbo);
+  using Model = ConditionalVae<Encoder, Code, Decoder, AnyLikelihood, dynamic, label_features, CollapseControl>;
+  Model model(encoder, code, decoder, likelihood, s.elbo);
   model.encoder.labels.count = s.labels;
   model.decoder.labels.count = s.labels;
   return std::make_unique<ModelOf<Model>>(model, s);

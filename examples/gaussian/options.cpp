@@ -149,6 +149,7 @@ void resolve(TrainOptions& o, const Given& given) {
   if (!has("max-beta")) o.max_beta = o.beta;
   if (!has("beta-warmup-steps"))
     o.beta_warmup_steps = o.beta_strategy == "constant" ? 0 : o.beta_strategy == "cyclical" ? o.cycle_length / 2 : 5000;
+  if (o.target_kl > 0 && o.free_bits_per != "dimension") throw UsageError("--target-kl goes with --free-bits-per dimension alone");
   if (o.beta_strategy != "constant" && o.min_beta > o.max_beta)
     throw UsageError(text("--min-beta ", text_of_value(o.min_beta), " is above --max-beta ", text_of_value(o.max_beta),
                           has("max-beta") ? "" : " (which is --beta where it is not given)"));
@@ -173,6 +174,9 @@ std::vector<std::string> flags_without_effect(const TrainOptions& o, const Given
   note(constant, "min-beta", strategy);
   note(constant, "max-beta", strategy);
   note(o.beta_strategy != "cyclical", "cycle-length", strategy);
+  for (const char* flag : {"mi-weight", "tc-weight", "dimension-weight"}) note(!o.tc_decomposition, flag, "no --tc-decomposition");
+  for (const char* flag : {"free-bits", "free-bits-per", "target-kl"}) note(o.tc_decomposition, flag, "--tc-decomposition");
+  note(o.free_bits_per != "group", "free-bits-group", "--free-bits-per " + o.free_bits_per);
   note(!constant && given.contains("max-beta"), "beta", strategy + " and --max-beta");
   return notes;
 }

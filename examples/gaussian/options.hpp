@@ -31,7 +31,10 @@ struct TrainOptions {
   std::uint64_t seed = 0;
 
   double beta = 1, min_beta = 0, max_beta = 1, free_bits = 0;
-  std::string beta_strategy = "constant";
+  std::string beta_strategy = "constant", free_bits_per = "dimension";
+  std::int64_t free_bits_group = 2;
+  bool tc_decomposition = false;
+  double target_kl = 0, mi_weight = 1, tc_weight = 6, dimension_weight = 1, variance_weight = 0, mean_weight = 0;
   std::int64_t cycle_length = 5000, beta_warmup_steps = 0;
 
   std::string output_dir;  ///< empty until choose_folder()
@@ -168,6 +171,20 @@ void each_flag(Options& o, F&& f) {
   f(Flag{"free-bits", "NATS", course, beta,
          "each dimension of the code may have so much KL divergence (mean of a batch)\nwithout paying for it", weight},
     o.free_bits);
+  f(Flag{"free-bits-per", "NAME", course, beta, "they are those of a dimension, of a group of dimensions, or total", one_of({"dimension", "group", "total"})},
+    o.free_bits_per);
+  f(Flag{"free-bits-group", "N", course, beta, "dimensions of a group", whole_number(1, 4096)}, o.free_bits_group);
+  f(Flag{"target-kl", "NATS", identity, beta,
+         "free bits adapt, so that a dimension has so much KL divergence on average;\n0: they do not", number(0, 1e3)},
+    o.target_kl);
+  f(Flag{"tc-decomposition", "", course, beta,
+         "weigh the three parts of the KL divergence each by itself (beta-TCVAE);\nfree bits do not apply then"},
+    o.tc_decomposition);
+  f(Flag{"mi-weight", "X", course, beta, "of the mutual information of image and code", weight}, o.mi_weight);
+  f(Flag{"tc-weight", "X", course, beta, "of the total correlation", weight}, o.tc_weight);
+  f(Flag{"dimension-weight", "X", course, beta, "of the KL divergences of the single dimensions", weight}, o.dimension_weight);
+  f(Flag{"variance-weight", "X", course, beta, "of (variance - 1)^2 of the codes of a batch, summed over dimensions", weight}, o.variance_weight);
+  f(Flag{"mean-weight", "X", course, beta, "of the squared mean of the codes of a batch, summed over dimensions", weight}, o.mean_weight);
 
   f(Flag{"output-dir", "FOLDER", call, output, "[runs/<model type>-<data>]", not_empty(), false}, o.output_dir);
   f(Flag{"resume", "[auto|FILE]", call, output,

@@ -56,7 +56,27 @@ FitOptions fit_options(const TrainOptions& o, const ImageData& data, const RunFo
 
 }  // namespace
 
-std::unique_ptr<AnyModel> model_of(const TrainOptions& o, Shape image, int classes) {
+namespace {
+
+CollapseControl control_of(const TrainOptions& o, std::int64_t samples) {
+  CollapseControl c;
+  c.free_bits = float(o.free_bits);
+  c.per = o.free_bits_per == "group" ? FreeBits::group : o.free_bits_per == "total" ? FreeBits::total : FreeBits::dimension;
+  c.group = int(o.free_bits_group);
+  c.target = float(o.target_kl);
+  c.variance = float(o.variance_weight);
+  c.mean = float(o.mean_weight);
+  c.decompose = o.tc_decomposition;
+  c.mutual_information = float(o.mi_weight);
+  c.total_correlation = float(o.tc_weight);
+  c.dimension_wise = float(o.dimension_weight);
+  c.dataset_size = samples;
+  return c;
+}
+
+}  // namespace
+
+std::unique_ptr<AnyModel> model_of(const TrainOptions& o, Shape image, int classes, std::int64_t samples) {
   ModelSettings settings;
   settings.convolutional = o.model_type == "conv";
   settings.image = image;
@@ -64,7 +84,7 @@ std::unique_ptr<AnyModel> model_of(const TrainOptions& o, Shape image, int class
   settings.hidden_size = int(o.hidden_size);
   settings.labels = o.conditional ? classes : 0;
   settings.likelihood = o.likelihood;
-  settings.free_bits = float(o.free_bits);
+  settings.elbo = control_of(o, samples);
   settings.learning_rate = float(o.lr);
   settings.seed = o.seed;
   settings.threads = int(o.threads);
@@ -221,7 +241,7 @@ int train(TrainOptions options, Given given, const TrainCalls& calls) {
 
   const ImageData data = load_data(options);
   for (const auto& sentence : data.notes) note(sentence);
-  const auto model = model_of(options, data.train.shape(), data.train.classes());
+  const auto model = model_of(options, data.train.shape(), data.train.classes(), std::max(data.train.size(), options.batch_size));
   if (calls.dry_run) {
     print_headline(options, data, *model, folder);
     try_run(options, *model, data, folder);

@@ -15,7 +15,7 @@ struct TrainCalls {
 /// numbers are not as they have to be.
 int train(TrainOptions options, Given given, const TrainCalls& calls);
 
-/// The model that the options describe, with its first weights.
-std::unique_ptr<AnyModel> model_of(const TrainOptions& options, vaelib::Shape image, int classes);
+/// The model that the options describe, with its first weights; it learns from so many samples.
+std::unique_ptr<AnyModel> model_of(const TrainOptions& options, vaelib::Shape image, int classes, std::int64_t samples = 1);
 
 }  // namespace vae

@@ -9503,18 +9503,25 @@ auto negative_elbo(S& step, const ElboOptions& options, Nll nll, Kl kl_of_sample
   return Losses<std::remove_const_t<decltype(kl)>>{objective, reconstruction, kl};
 }
 
+/// The terms of a model, put together by its `elbo`: another type than ElboOptions brings an overload of its own, as
+/// regularizers/collapse_control.hpp does. q is the posterior, z the sample of it that was decoded.
+template <class S, class Latent, class Q, class Z, class Nll>
+auto put_together(S& step, const ElboOptions& options, const Latent& latent, const Q& q, Z, Nll nll) {
+  return negative_elbo(step, options, nll, latent.kl(step, q));
+}
+
 /// The same of a model with a latent z: the noise is drawn, z is decoded, and the terms are put together.
 template <class S, class Model, class B>
 auto negative_elbo(S& step, const Model& model, const B& batch) {
   const auto x = input<Model::takes>(step, batch);
   const auto q = model.encode(step, x, batch);
-  const auto output = model.decode(step, model.latent.sample(step, q), batch);
-  return negative_elbo(step, model.elbo, model.likelihood.nll(step, output, x), model.latent.kl(step, q));
+  const auto z = model.latent.sample(step, q);
+  return put_together(step, model.elbo, model.latent, q, z, model.likelihood.nll(step, model.decode(step, z, batch), x));
 }
 
 /// Encoder and Decoder are Sequentials; the last layer of the encoder, a Linear that gives mean and log-variance, is added
 /// here (and numbered as one more layer of the encoder).
-template <class E, class Latent, class D, class Likelihood>
+template <class E, class Latent, class D, class Likelihood, class Terms = ElboOptions>
 struct Vae {
   using Encoder = typename E::template Append<Linear<Latent::heads>>;
   using Decoder = D;
@@ -9526,17 +9533,18 @@ struct Vae {
   Latent latent{};
   Decoder decoder{};
   Likelihood likelihood{};
-  ElboOptions elbo{};
+  Terms elbo{};
 
   Vae() = default;
   /// For dynamic extents, and for likelihoods and latents with settings.
-  explicit Vae(E e, Latent l = {}, D d = {}, Likelihood p = {}, ElboOptions options = {})
+  explicit Vae(E e, Latent l = {}, D d = {}, Likelihood p = {}, Terms options = {})
       : encoder(e, Linear<Latent::heads>{l.head_features()}), latent(l), decoder(d), likelihood(p), elbo(options) {}
 
   [[gnu::cold]] void build() {
     encoder.build();
     decoder.build();
     if constexpr (requires { likelihood.build(); }) likelihood.build();
+    if constexpr (requires { elbo.build(); }) elbo.build();
     if (decoder.output_shape != encoder.input_shape)
       fail("vaelib: the decoder makes shape ", text_of(decoder.output_shape), ", the encoder takes ", text_of(encoder.input_shape));
   }
@@ -9544,6 +9552,7 @@ struct Vae {
     f("encoder", encoder);
     f("decoder", decoder);
     f("likelihood", likelihood);
+    if constexpr (HasFields<Terms>) f("elbo", elbo);
   }
   Shape input_shape() const { return encoder.input_shape; }
   static constexpr bool conditional = false;
@@ -9567,7 +9576,7 @@ struct Vae {
 
 /// A VAE that is told a label: a learned embedding of it goes beside the features of the encoder and beside z.
 /// Decoder takes latent + Width features.
-template <class E, class Latent, class D, class Likelihood, int Classes, int Width = 16>
+template <class E, class Latent, class D, class Likelihood, int Classes, int Width = 16, class Terms = ElboOptions>
 struct ConditionalVae {
   using Decoder = D;
   static_assert(agree(D::makes, E::takes), "vaelib: the decoder must make the shape that the encoder takes");
@@ -9595,11 +9604,11 @@ struct ConditionalVae {
   Latent latent{};
   ConditionalDecoder decoder{};
   Likelihood likelihood{};
-  ElboOptions elbo{};
+  Terms elbo{};
 
   ConditionalVae() = default;
   /// For dynamic extents, and for likelihoods and latents with settings.
-  explicit ConditionalVae(E e, Latent l = {}, D d = {}, Likelihood p = {}, ElboOptions options = {})
+  explicit ConditionalVae(E e, Latent l = {}, D d = {}, Likelihood p = {}, Terms options = {})
       : encoder{e, {}, {l.head_features()}}, latent(l), decoder{d, {}}, likelihood(p), elbo(options) {}
 
   [[gnu::cold]] void build() {
@@ -9611,11 +9620,13 @@ struct ConditionalVae {
     decoder.body.build();
     decoder.labels.build();
     if constexpr (requires { likelihood.build(); }) likelihood.build();
+    if constexpr (requires { elbo.build(); }) elbo.build();
   }
   void fields(auto&& f) {
     f("encoder", encoder);
     f("decoder", decoder);
     f("likelihood", likelihood);
+    if constexpr (HasFields<Terms>) f("elbo", elbo);
   }
   Shape input_shape() const { return encoder.body.input_shape; }
   static constexpr bool conditional = true;

@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <exception>
 #include <vaelib/models/pixel_vae.hpp>
-#include <vaelib/regularizers/collapse_control.hpp>
+#include <vaelib/models/collapse_control.hpp>
 #include <vaelib/report/collapse.hpp>
 #include <vaelib/vae.hpp>
 

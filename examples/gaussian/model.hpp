@@ -5,7 +5,7 @@
 #include <memory>
 #include <span>
 #include <vaelib/io/safetensors.hpp>
-#include <vaelib/regularizers/collapse_control.hpp>
+#include <vaelib/models/collapse_control.hpp>
 #include <vaelib/report/collapse.hpp>
 #include <vaelib/train/session.hpp>
 #include <vaelib/train/trainer.hpp>

@@ -9504,7 +9504,7 @@ auto negative_elbo(S& step, const ElboOptions& options, Nll nll, Kl kl_of_sample
 }
 
 /// The terms of a model, put together by its `elbo`: another type than ElboOptions brings an overload of its own, as
-/// regularizers/collapse_control.hpp does. q is the posterior, z the sample of it that was decoded.
+/// models/collapse_control.hpp does. q is the posterior, z the sample of it that was decoded.
 template <class S, class Latent, class Q, class Z, class Nll>
 auto put_together(S& step, const ElboOptions& options, const Latent& latent, const Q& q, Z, Nll nll) {
   return negative_elbo(step, options, nll, latent.kl(step, q));

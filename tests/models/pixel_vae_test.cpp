@@ -2,7 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <vaelib/models/pixel_vae.hpp>
-#include <vaelib/regularizers/collapse_control.hpp>
+#include <vaelib/models/collapse_control.hpp>
 #include <vaelib/train/gradient_check.hpp>
 #include <vaelib/vae.hpp>
 

@@ -5215,6 +5215,13 @@ concept Source = requires(const T& source, std::uint64_t epoch, std::span<const 
   source.fill(epoch, rows, features, labels);
 };
 
+/// Rows of different lengths: a row is a set (or series) of points, each of shape(). `count` writes the points of each row;
+/// `fill` writes the points of all rows one after another.
+template <typename T>
+concept SetSource = Source<T> && requires(const T& source, std::uint64_t epoch, std::span<const std::uint32_t> rows, long* points) {
+  source.count(epoch, rows, points);
+};
+
 namespace detail {
 
 /// The number of rows that `values` values make; both numbers come from a file or a caller.
@@ -9410,17 +9417,34 @@ struct Batch {
   const std::int32_t* labels = nullptr;  ///< one a sample, or null
   long first = 0;                        ///< position of the first sample in the global batch
   const RowSpace* space = nullptr;       ///< one row a sample; given by the step
+  const long* offsets = nullptr;         ///< where samples are sets: sample s has the points offsets[s] .. offsets[s + 1] - 1, each of `shape`
+  long first_point = 0;                  ///< position of the first point in the global batch
 
-  /// `n` samples from `begin` on.
+  /// `n` samples from `begin` on. Of sets the offsets stay those of the whole, which the step takes apart.
   Batch part(long begin, long n) const {
-    return {n, shape, features + begin * shape.size(), labels ? labels + begin : nullptr, first + begin, nullptr};
+    const long skipped = offsets ? offsets[begin] - offsets[0] : begin;
+    return {n, shape, features + skipped * shape.size(), labels ? labels + begin : nullptr, first + begin, nullptr, offsets ? offsets + begin : nullptr, first_point + skipped};
   }
 };
 
 /// The samples as a variable; S is the static shape that the model takes.
 template <Shape S, class Step, class Real>
 auto input(Step& step, const Batch<Real>& batch) {
+  if (batch.offsets) fail("vaelib: this model takes rows of one length, the data has sets");
   return step.template constant<S>(batch.space, batch.shape, batch.features);
+}
+
+/// The points of all sets of a batch, one after another; S is the static shape of a point.
+template <Shape S, class Step, class Real>
+auto points_of(Step& step, const Batch<Real>& batch) {
+  if (!batch.offsets) fail("vaelib: this model takes sets, the data has rows of one length; wrap them as a data::SetSource");
+  const long* offsets = batch.offsets;
+  if (offsets[0] != 0) {
+    long* const own = step.arena.template allocate<long>(std::size_t(batch.count) + 1);
+    for (long s = 0; s <= batch.count; ++s) own[s] = offsets[s] - offsets[0];
+    offsets = own;
+  }
+  return step.template constant<S>(step.ragged(batch.count, offsets, batch.first_point), batch.shape, batch.features);
 }
 
 template <class Real>
@@ -10666,12 +10690,18 @@ class SourceView {
       : object(&source), sizes{source.size(), source.classes()}, sample(source.shape()),
         filler([](const void* o, std::uint64_t epoch, std::span<const std::uint32_t> rows, float* features, std::int32_t* labels) {
           static_cast<const T*>(o)->fill(epoch, rows, features, labels);
-        }) {}
+        }) {
+    if constexpr (data::SetSource<T>)
+      counter = [](const void* o, std::uint64_t epoch, std::span<const std::uint32_t> rows, long* points) { static_cast<const T*>(o)->count(epoch, rows, points); };
+  }
 
   explicit operator bool() const { return object != nullptr; }
   std::int64_t size() const { return sizes[0]; }
   int classes() const { return int(sizes[1]); }
-  Shape shape() const { return sample; }
+  Shape shape() const { return sample; }  ///< of a row; of a point where rows are sets
+  bool sets() const { return counter != nullptr; }
+  /// The points of each row, where rows are sets.
+  void count(std::uint64_t epoch, std::span<const std::uint32_t> rows, long* points) const { counter(object, epoch, rows, points); }
   void fill(std::uint64_t epoch, std::span<const std::uint32_t> rows, float* features, std::int32_t* labels) const {
     filler(object, epoch, rows, features, labels);
   }
@@ -10680,6 +10710,7 @@ class SourceView {
   const void* object = nullptr;
   std::int64_t sizes[2] = {0, 0};
   Shape sample{1};
+  void (*counter)(const void*, std::uint64_t, std::span<const std::uint32_t>, long*) = nullptr;
   void (*filler)(const void*, std::uint64_t, std::span<const std::uint32_t>, float*, std::int32_t*) = nullptr;
 };
 
@@ -10733,6 +10764,8 @@ class BatchReader {
 
   const float* features() const { return now.features.data(); }
   const std::int32_t* labels() const { return now.labels.data(); }
+  /// Where the points of each row begin, and where the last one's end; null where rows are no sets.
+  const long* offsets() const { return data.sets() ? now.offsets.data() : nullptr; }
 
  private:
   struct Slot {
@@ -10740,11 +10773,23 @@ class BatchReader {
     Rows rows{};
     Buffer<float> features;
     Buffer<std::int32_t> labels;
+    Buffer<long> offsets;
     std::exception_ptr error{};
 
     void fill(const SourceView& source, std::uint64_t e, Rows r) {
       const long count = long(r.size());
-      source.fill(e, r, features.at_least(count * source.shape().size()), labels.at_least(count));
+      long points = count;
+      if (source.sets()) {
+        long* const begin = offsets.at_least(count + 1);
+        begin[0] = 0;
+        source.count(e, r, begin + 1);
+        for (long i = 0; i < count; ++i) {
+          if (begin[i + 1] < 0 || begin[i + 1] > (1L << 40)) fail("vaelib: row ", r[std::size_t(i)], " of the data has ", begin[i + 1], " points");
+          begin[i + 1] += begin[i];
+        }
+        points = begin[count];
+      }
+      source.fill(e, r, features.at_least(points * source.shape().size()), labels.at_least(count));
     }
   };
 
@@ -11390,32 +11435,32 @@ class Trainer {
   }
 
   Batch<Real> batch_of(const BatchReader& reader, const SourceView& data, std::span<const std::uint32_t> rows) {
-    const long count = long(rows.size()), features = data.shape().size();
-    check_values(rows, features, reader.features());
+    const long count = long(rows.size()), points = reader.offsets() ? reader.offsets()[count] : count, numbers = points * data.shape().size();
+    check_values(rows, reader.offsets(), data.shape().size(), reader.features());
     const Real* values = nullptr;
     if constexpr (std::is_same_v<Real, float>) {
       values = reader.features();
     } else {
-      values = std::copy_n(reader.features(), count * features, converted.at_least(count * features)) - count * features;
+      values = std::copy_n(reader.features(), numbers, converted.at_least(numbers)) - numbers;
     }
-    return {count, data.shape(), values, data.classes() > 0 ? reader.labels() : nullptr};
+    return {count, data.shape(), values, data.classes() > 0 ? reader.labels() : nullptr, 0, nullptr, reader.offsets()};
   }
 
   /// Values that the likelihood does not allow (NaN is none it allows) are named, not learned from.
-  void check_values(std::span<const std::uint32_t> rows, long features, const float* floats) {
+  void check_values(std::span<const std::uint32_t> rows, const long* offsets, long features, const float* floats) {
     float low = -3.0e38f, high = 3.0e38f;
     if constexpr (requires { learner.weights.model.likelihood.smallest; }) {
       low = learner.weights.model.likelihood.smallest;
       high = learner.weights.model.likelihood.largest;
     }
-    if (all_within(long(rows.size()) * features, floats, low, high)) return;
-    for (std::size_t r = 0; r < rows.size(); ++r)
-      for (long j = 0; j < features; ++j) {
-        const float v = floats[r * features + j];
-        if (!(v >= low && v <= high))
-          fail("vaelib: row ", rows[r], " of the data has the value ", v, " at feature ", j, ", the likelihood wants numbers from ", detail::shortest(low), " to ",
-               detail::shortest(high));
-      }
+    if (all_within((offsets ? offsets[rows.size()] : long(rows.size())) * features, floats, low, high)) return;
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      const long begin = offsets ? offsets[r] : long(r), end = offsets ? offsets[r + 1] : begin + 1;
+      for (long k = begin * features; k < end * features; ++k)
+        if (const float v = floats[k]; !(v >= low && v <= high))
+          fail("vaelib: row ", rows[r], " of the data has the value ", v, " at ", offsets ? text("point ", k / features - begin, ", feature ") : std::string("feature "), k % features,
+               ", the likelihood wants numbers from ", detail::shortest(low), " to ", detail::shortest(high));
+    }
   }
 
   void one_step(const Batch<Real>& batch, RunState& state, const FitOptions& options) {

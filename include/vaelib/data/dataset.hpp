@@ -36,6 +36,13 @@ concept Source = requires(const T& source, std::uint64_t epoch, std::span<const 
   source.fill(epoch, rows, features, labels);
 };
 
+/// Rows of different lengths: a row is a set (or series) of points, each of shape(). `count` writes the points of each row;
+/// `fill` writes the points of all rows one after another.
+template <typename T>
+concept SetSource = Source<T> && requires(const T& source, std::uint64_t epoch, std::span<const std::uint32_t> rows, long* points) {
+  source.count(epoch, rows, points);
+};
+
 namespace detail {
 
 /// The number of rows that `values` values make; both numbers come from a file or a caller.

@@ -53,6 +53,8 @@ class BatchReader {
 
   const float* features() const { return now.features.data(); }
   const std::int32_t* labels() const { return now.labels.data(); }
+  /// Where the points of each row begin, and where the last one's end; null where rows are no sets.
+  const long* offsets() const { return data.sets() ? now.offsets.data() : nullptr; }
 
  private:
   struct Slot {
@@ -60,11 +62,23 @@ class BatchReader {
     Rows rows{};
     Buffer<float> features;
     Buffer<std::int32_t> labels;
+    Buffer<long> offsets;
     std::exception_ptr error{};
 
     void fill(const SourceView& source, std::uint64_t e, Rows r) {
       const long count = long(r.size());
-      source.fill(e, r, features.at_least(count * source.shape().size()), labels.at_least(count));
+      long points = count;
+      if (source.sets()) {
+        long* const begin = offsets.at_least(count + 1);
+        begin[0] = 0;
+        source.count(e, r, begin + 1);
+        for (long i = 0; i < count; ++i) {
+          if (begin[i + 1] < 0 || begin[i + 1] > (1L << 40)) fail("vaelib: row ", r[std::size_t(i)], " of the data has ", begin[i + 1], " points");
+          begin[i + 1] += begin[i];
+        }
+        points = begin[count];
+      }
+      source.fill(e, r, features.at_least(points * source.shape().size()), labels.at_least(count));
     }
   };
 

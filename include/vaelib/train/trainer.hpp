@@ -144,32 +144,32 @@ class Trainer {
   }
 
   Batch<Real> batch_of(const BatchReader& reader, const SourceView& data, std::span<const std::uint32_t> rows) {
-    const long count = long(rows.size()), features = data.shape().size();
-    check_values(rows, features, reader.features());
+    const long count = long(rows.size()), points = reader.offsets() ? reader.offsets()[count] : count, numbers = points * data.shape().size();
+    check_values(rows, reader.offsets(), data.shape().size(), reader.features());
     const Real* values = nullptr;
     if constexpr (std::is_same_v<Real, float>) {
       values = reader.features();
     } else {
-      values = std::copy_n(reader.features(), count * features, converted.at_least(count * features)) - count * features;
+      values = std::copy_n(reader.features(), numbers, converted.at_least(numbers)) - numbers;
     }
-    return {count, data.shape(), values, data.classes() > 0 ? reader.labels() : nullptr};
+    return {count, data.shape(), values, data.classes() > 0 ? reader.labels() : nullptr, 0, nullptr, reader.offsets()};
   }
 
   /// Values that the likelihood does not allow (NaN is none it allows) are named, not learned from.
-  void check_values(std::span<const std::uint32_t> rows, long features, const float* floats) {
+  void check_values(std::span<const std::uint32_t> rows, const long* offsets, long features, const float* floats) {
     float low = -3.0e38f, high = 3.0e38f;
     if constexpr (requires { learner.weights.model.likelihood.smallest; }) {
       low = learner.weights.model.likelihood.smallest;
       high = learner.weights.model.likelihood.largest;
     }
-    if (all_within(long(rows.size()) * features, floats, low, high)) return;
-    for (std::size_t r = 0; r < rows.size(); ++r)
-      for (long j = 0; j < features; ++j) {
-        const float v = floats[r * features + j];
-        if (!(v >= low && v <= high))
-          fail("vaelib: row ", rows[r], " of the data has the value ", v, " at feature ", j, ", the likelihood wants numbers from ", detail::shortest(low), " to ",
-               detail::shortest(high));
-      }
+    if (all_within((offsets ? offsets[rows.size()] : long(rows.size())) * features, floats, low, high)) return;
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      const long begin = offsets ? offsets[r] : long(r), end = offsets ? offsets[r + 1] : begin + 1;
+      for (long k = begin * features; k < end * features; ++k)
+        if (const float v = floats[k]; !(v >= low && v <= high))
+          fail("vaelib: row ", rows[r], " of the data has the value ", v, " at ", offsets ? text("point ", k / features - begin, ", feature ") : std::string("feature "), k % features,
+               ", the likelihood wants numbers from ", detail::shortest(low), " to ", detail::shortest(high));
+    }
   }
 
   void one_step(const Batch<Real>& batch, RunState& state, const FitOptions& options) {

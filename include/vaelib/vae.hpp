@@ -9,7 +9,6 @@
 #include <vaelib/io/weights_file.hpp>
 #include <vaelib/latents/gaussian.hpp>
 #include <vaelib/layers/activations.hpp>
-#include <vaelib/layers/attention.hpp>
 #include <vaelib/layers/batch_norm.hpp>
 #include <vaelib/layers/convolution.hpp>
 #include <vaelib/layers/dropout.hpp>

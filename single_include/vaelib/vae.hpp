@@ -2051,7 +2051,7 @@ inline constexpr Precision single_precision{cpu::product, cpu::convolution, cpu:
 }  // namespace vaelib::inline VAELIB_ABI
 // The operations of quantizers on the processor's backends: sums of vectors by their codes, straight-through gradients.
 
-// The norms, gathers and the attention of the processor's backends, on plain pointers.
+// The norms and gathers of the processor's backends, on plain pointers.
 
 // What models of sequences of codes take: the cross-entropy of categories and causal attention, on plain pointers.
 
@@ -2984,6 +2984,17 @@ VAELIB_INLINE T exp(const T& x) {
   return exp_of_negative(pick(x > T(89), T(89), x));
 }
 
+/// 2^x for x <= 0 or NaN; below -126 as at -126. Within 3 units in the last place: the weights of a softmax, whose exponents
+/// come with as large an error from the sums that they are.
+template <SinglePrecision T>
+VAELIB_INLINE T exp2_of_negative(const T& x) {
+  constexpr float round = 0x1.8p23f + 127.f;
+  const T in = pick(x < T(-126), T(-126), x), shifted = in + T(round), r = in - (shifted - T(round));
+  const T p = polynomial(r, r * r, 1.0f, 6.931470037e-01f, 2.402224243e-01f, 5.550733581e-02f, 9.671512991e-03f,
+                         1.326472731e-03f);
+  return p * from_bits(bits_of(shifted) << 23);
+}
+
 /// 1 - e^-x for x >= 0 or NaN.
 template <SinglePrecision T>
 VAELIB_INLINE T one_minus_exp(const T& x) {
@@ -3071,6 +3082,7 @@ VAELIB_INLINE T log1p_of_unit(const T& x) {
 // --- sigmoid and softplus --------------------------------------------------------------------------------------------
 VAELIB_INLINE double magnitude(double x) { return std::fabs(x); }
 VAELIB_INLINE double exp_of_negative(double x) { return std::exp(x); }
+VAELIB_INLINE double exp2_of_negative(double x) { return std::exp2(x); }
 VAELIB_INLINE double log1p_of_unit(double x) { return std::log1p(x); }
 
 /// sigmoid, its derivative without cancellation, and softplus share one exponential.
@@ -4696,60 +4708,8 @@ class HostLayers : public HostSequences<Derived, R> {
       for (int j = 0; j < columns; ++j) table.data[long(index[r]) * columns + j] += x[r * columns + j];
   }
 
-  // ---- attention of ragged rows: layers/attention.hpp; the softmax of set g starts at places[g]
-
-  void attention(long groups, const long* from, const long* to, const long* places, int width, int out, const Real* q, const Real* k,
-                 const Real* v, Real* softmax, Real* y) {
-    const Real scale = Real(1) / std::sqrt(Real(width));
-    self().parallel(groups, [&](long g) {
-      const long keys = to[g + 1] - to[g];
-      for (long i = from[g]; i < from[g + 1]; ++i) {
-        Real* p = softmax + places[g] + (i - from[g]) * keys;
-        Real largest = keys > 0 ? -INFINITY : 0, total = 0;
-        for (long j = 0; j < keys; ++j) largest = std::max(largest, p[j] = scale * dot(width, q + i * width, k + (to[g] + j) * width));
-        for (long j = 0; j < keys; ++j) total += p[j] = std::exp(p[j] - largest);
-        std::fill_n(y + i * out, out, Real(0));
-        for (long j = 0; j < keys; ++j) {
-          p[j] /= total;
-          for (int d = 0; d < out; ++d) y[i * out + d] += p[j] * v[(to[g] + j) * out + d];
-        }
-      }
-    });
-  }
-
-  void attention_gradient(long groups, const long* from, const long* to, const long* places, int width, int out, const Real* q, const Real* k,
-                          const Real* v, const Real* softmax, const Real* upstream, Target<Real> to_q, Target<Real> to_k, Target<Real> to_v) {
-    const Real scale = Real(1) / std::sqrt(Real(width));
-    const auto begin = [](Target<Real> t, long first, long rows, int columns) {
-      if (t && !t.add) std::fill_n(t.data + first * columns, rows * columns, Real(0));
-    };
-    self().parallel(groups, [&](long g) {
-      const long keys = to[g + 1] - to[g];
-      begin(to_q, from[g], from[g + 1] - from[g], width);
-      begin(to_k, to[g], keys, width);
-      begin(to_v, to[g], keys, out);
-      for (long i = from[g]; i < from[g + 1]; ++i) {
-        const Real *p = softmax + places[g] + (i - from[g]) * keys, *dy = upstream + i * out;
-        Real mean = 0;  // sum of p dp: the softmax's gradient is p (dp - mean)
-        for (long j = 0; j < keys; ++j) mean += p[j] * dot(out, dy, v + (to[g] + j) * out);
-        for (long j = 0; j < keys; ++j) {
-          const long row = to[g] + j;
-          const Real ds = scale * p[j] * (dot(out, dy, v + row * out) - mean);
-          for (int d = 0; to_q && d < width; ++d) to_q.data[i * width + d] += ds * k[row * width + d];
-          for (int d = 0; to_k && d < width; ++d) to_k.data[row * width + d] += ds * q[i * width + d];
-          for (int d = 0; to_v && d < out; ++d) to_v.data[row * out + d] += p[j] * dy[d];
-        }
-      }
-    });
-  }
-
  private:
   Derived& self() { return static_cast<Derived&>(*this); }
-  static Real dot(int n, const Real* a, const Real* b) {
-    Real sum = 0;
-    for (int i = 0; i < n; ++i) sum += a[i] * b[i];
-    return sum;
-  }
 
   Buffer<Real> sums;  // grows to the largest need and stays
 };
@@ -8205,16 +8165,13 @@ struct Softplus {
 };
 
 }  // namespace vaelib::inline VAELIB_ABI
-// Scaled dot-product attention of two ragged inputs: the rows of each set of queries look at the rows of the same set of keys.
+// Batch normalisation over the rows (and pixels) of a batch, channel by channel; Ioffe & Szegedy 2015.
 //
-//   y_i = sum_j softmax_j(q_i . k_j / sqrt(width)) v_j      Vaswani et al. 2017, section 3.2.1
+//   y = (x - mean) / sqrt(var + epsilon) * weight + bias
 //
-// One head. A set without keys gives zeros. The order of summation depends on the set alone, so that neither the other
-// sets of the batch nor the number of threads changes a bit.
-
-// y = x W + b      x: rows x in      W: in x out      b: out      y: rows x out
-//
-// In files W is out x in, as torch.nn.Linear has it. Linear refuses a spatial shape: put Flatten before it.
+// In training mean and variance (divided by n) are those of the batch, and the running ones move towards them by
+// `momentum`, with the variance divided by n - 1, as in PyTorch; in evaluation the running ones are used. The moved
+// statistics are proposed, and become state when the step is accepted.
 
 // Layers one after another. The shapes are worked out by the compiler; the first layer that does not fit is named with its
 // index and the shape it was given. Where extents are dynamic, the same rules are applied when the model is built.
@@ -8475,121 +8432,6 @@ struct Sequential {
 
 namespace vaelib::inline VAELIB_ABI {
 
-namespace detail {
-template <class S, class R, class F>
-Node<R>* linear(S& step, Node<R>* x, const Parameter& weight, const Parameter& bias, F activation) {
-  const int in = weight.extents[0], out = weight.extents[1];
-  if (x->features != in) fail("vaelib: linear takes ", in, " features, found ", x->features);
-  auto* y = step.node(x->space, out, step.needs_gradient(x, weight, bias));
-  const long rows = x->space->count;
-  step.backend.product(rows, out, in, {x->value, in, 1}, {step.value(weight), out, 1}, y->value, false, step.value(bias), activation);
-  if (!y->needs_gradient) return y;
-  step.record({y}, [=](S& s) {
-    constexpr bool plain = std::is_same_v<F, Identity>;
-    const auto scratch = s.scratch(plain ? 0 : y->size());
-    R* gradient = plain ? y->gradient : scratch.data;
-    s.backend.output_gradient(activation, rows, out, y->value, y->gradient, gradient, s.target(bias));
-    if (auto t = s.target(weight)) s.backend.product(in, out, rows, {x->value, 1, in}, {gradient, out, 1}, t.data, t.add);
-    if (auto t = s.target(x)) s.backend.product(rows, in, out, {gradient, out, 1}, {s.value(weight), 1, out}, t.data, t.add);
-  });
-  return y;
-}
-}  // namespace detail
-
-/// activation(x W + b) for a flat variable; the activation must give its slope from its output.
-template <Shape To, class F = Identity, class S, class R, Shape In>
-Var<R, To> linear(S& step, Var<R, In> x, const Parameter& weight, const Parameter& bias, F activation = {}) {
-  return {detail::linear(step, x.node, weight, bias, activation), Shape{weight.extents[1]}};
-}
-
-template <int Out>
-struct Linear {
-  [[no_unique_address]] Extent<Out> out{};
-  Initializer initializer = Initializer::torch;
-  Parameter weight{}, bias{};
-
-  static constexpr bool accepts(Shape in) { return in.is_flat(); }
-  constexpr Shape output(Shape) const { return {int(out)}; }
-
-  [[gnu::cold]] void build(Shape in) {
-    weight = {{in.size(), out}, initialize(initializer, in.size(), out), Layout::linear};
-    bias = {{int(out)}, initializer == Initializer::torch ? initialize(initializer, in.size(), out) : constant(0)};
-  }
-  void fields(auto&& f) {
-    f("weight", weight);
-    f("bias", bias);
-  }
-  template <class S, class V, class F = Identity>
-  auto forward(S& step, V x, F activation = {}) const {
-    return linear<output_of<Linear, V::static_shape>>(step, x, weight, bias, activation);
-  }
-};
-
-}  // namespace vaelib::inline VAELIB_ABI
-
-namespace vaelib::inline VAELIB_ABI {
-
-template <class S, class R, Shape Q, Shape V>
-Var<R, V> attention(S& step, Var<R, Q> queries, Var<R, Q> keys, Var<R, V> values) {
-  const RowSpace *from = queries.space(), *to = keys.space();
-  if (keys.space() != values.space()) fail("vaelib: attention wants keys and values of one row space");
-  if (queries.shape != keys.shape) fail("vaelib: attention wants queries and keys of one shape, found ", text_of(queries.shape), " and ", text_of(keys.shape));
-  if (!from->offsets || !to->offsets || from->groups != to->groups)
-    fail("vaelib: attention wants ragged rows of as many sets, found ", from->groups, " and ", to->groups);
-  long weights = 0;
-  long* places = step.arena.template allocate<long>(from->groups + 1);
-  for (long g = 0; g < from->groups; ++g) {
-    places[g] = weights;
-    weights += (from->offsets[g + 1] - from->offsets[g]) * (to->offsets[g + 1] - to->offsets[g]);
-  }
-  R* softmax = step.arena.template allocate<R>(weights);
-  const int width = int(queries.features()), out = int(values.features());
-  auto y = step.template variable<V>(from, values.shape, step.needs_gradient(queries, keys, values));
-  step.backend.attention(from->groups, from->offsets, to->offsets, places, width, out, queries.value(), keys.value(), values.value(), softmax, y.value());
-  if (y.needs_gradient())
-    step.record({y.node}, [=](S& s) {
-      const auto q = s.target(queries), k = s.target(keys), v = s.target(values);
-      s.backend.attention_gradient(from->groups, from->offsets, to->offsets, places, width, out, queries.value(), keys.value(), values.value(),
-                                   softmax, s.gradient(y), q, k, v);
-    });
-  return y;
-}
-
-/// Attention with learned projections of queries, keys, values and output; Width features each.
-template <int Width>
-struct Attention {
-  Linear<Width> query{}, key{}, value{}, output{};
-
-  [[gnu::cold]] void build(Shape queries, Shape keys) {
-    query.build(queries);
-    key.build(keys);
-    value.build(keys);
-    output.build(Shape{Width});
-  }
-  void fields(auto&& f) {
-    f("query", query);
-    f("key", key);
-    f("value", value);
-    f("output", output);
-  }
-  template <class S, class X, class Y>
-  auto operator()(S& step, X x, Y y) const {
-    static_assert(X::static_shape.is_flat() && Y::static_shape.is_flat(), "vaelib: attention takes flat rows");
-    return output.forward(step, attention(step, query.forward(step, x), key.forward(step, y), value.forward(step, y)));
-  }
-};
-
-}  // namespace vaelib::inline VAELIB_ABI
-// Batch normalisation over the rows (and pixels) of a batch, channel by channel; Ioffe & Szegedy 2015.
-//
-//   y = (x - mean) / sqrt(var + epsilon) * weight + bias
-//
-// In training mean and variance (divided by n) are those of the batch, and the running ones move towards them by
-// `momentum`, with the variance divided by n - 1, as in PyTorch; in evaluation the running ones are used. The moved
-// statistics are proposed, and become state when the step is accepted.
-
-namespace vaelib::inline VAELIB_ABI {
-
 template <class S, class R, Shape A>
 Var<R, A> batch_norm(S& step, Var<R, A> x, const Parameter& weight, const Parameter& bias, const State& mean, const State& variance,
                      const State& count, float momentum, float epsilon) {
@@ -8653,6 +8495,64 @@ struct BatchNorm {
 //
 // The transposed convolution is the gradient of the plain one with regard to its input, and the other way round: three
 // operations of the backend serve both layers. Dumoulin & Visin 2016, "A guide to convolution arithmetic".
+
+// y = x W + b      x: rows x in      W: in x out      b: out      y: rows x out
+//
+// In files W is out x in, as torch.nn.Linear has it. Linear refuses a spatial shape: put Flatten before it.
+
+namespace vaelib::inline VAELIB_ABI {
+
+namespace detail {
+template <class S, class R, class F>
+Node<R>* linear(S& step, Node<R>* x, const Parameter& weight, const Parameter& bias, F activation) {
+  const int in = weight.extents[0], out = weight.extents[1];
+  if (x->features != in) fail("vaelib: linear takes ", in, " features, found ", x->features);
+  auto* y = step.node(x->space, out, step.needs_gradient(x, weight, bias));
+  const long rows = x->space->count;
+  step.backend.product(rows, out, in, {x->value, in, 1}, {step.value(weight), out, 1}, y->value, false, step.value(bias), activation);
+  if (!y->needs_gradient) return y;
+  step.record({y}, [=](S& s) {
+    constexpr bool plain = std::is_same_v<F, Identity>;
+    const auto scratch = s.scratch(plain ? 0 : y->size());
+    R* gradient = plain ? y->gradient : scratch.data;
+    s.backend.output_gradient(activation, rows, out, y->value, y->gradient, gradient, s.target(bias));
+    if (auto t = s.target(weight)) s.backend.product(in, out, rows, {x->value, 1, in}, {gradient, out, 1}, t.data, t.add);
+    if (auto t = s.target(x)) s.backend.product(rows, in, out, {gradient, out, 1}, {s.value(weight), 1, out}, t.data, t.add);
+  });
+  return y;
+}
+}  // namespace detail
+
+/// activation(x W + b) for a flat variable; the activation must give its slope from its output.
+template <Shape To, class F = Identity, class S, class R, Shape In>
+Var<R, To> linear(S& step, Var<R, In> x, const Parameter& weight, const Parameter& bias, F activation = {}) {
+  return {detail::linear(step, x.node, weight, bias, activation), Shape{weight.extents[1]}};
+}
+
+template <int Out>
+struct Linear {
+  [[no_unique_address]] Extent<Out> out{};
+  Initializer initializer = Initializer::torch;
+  Parameter weight{}, bias{};
+
+  static constexpr bool accepts(Shape in) { return in.is_flat(); }
+  constexpr Shape output(Shape) const { return {int(out)}; }
+
+  [[gnu::cold]] void build(Shape in) {
+    weight = {{in.size(), out}, initialize(initializer, in.size(), out), Layout::linear};
+    bias = {{int(out)}, initializer == Initializer::torch ? initialize(initializer, in.size(), out) : constant(0)};
+  }
+  void fields(auto&& f) {
+    f("weight", weight);
+    f("bias", bias);
+  }
+  template <class S, class V, class F = Identity>
+  auto forward(S& step, V x, F activation = {}) const {
+    return linear<output_of<Linear, V::static_shape>>(step, x, weight, bias, activation);
+  }
+};
+
+}  // namespace vaelib::inline VAELIB_ABI
 
 namespace vaelib::inline VAELIB_ABI {
 

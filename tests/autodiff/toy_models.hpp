@@ -2,6 +2,7 @@
 #pragma once
 
 #include <vaelib/autodiff/checkpoint.hpp>
+#include <vaelib/layers/attention.hpp>
 #include <vaelib/vae.hpp>
 
 namespace toy {
@@ -30,7 +31,7 @@ struct FreeBits : Vae<Sequential<pixels, Flatten, Linear<9>, ReLU>, Gaussian<3>,
 /// Two ragged inputs: the rows of an image look at the pixels of the same image.
 struct Attending {
   Linear<8> points{}, queries{}, out{};
-  Attention<8> attention{};
+  MultiHeadAttention<8, 2> attention{};
   void build() {
     points.build(Shape{1});
     queries.build(Shape{6});

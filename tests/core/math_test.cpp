@@ -154,6 +154,25 @@ TEST_CASE("odd functions keep the sign of zero, and denormal numbers") {
   check_value(erf_of, -0.f, -0.f);
 }
 
+TEST_CASE("powers of 2 for the weights of a softmax") {
+  const auto weight = [](auto x) { return detail::exp2_of_negative(x); };
+  std::vector<float> x;
+  for (int i = 0; i <= 125000; ++i) x.push_back(static_cast<float>(i) * -0.001f);
+  const test::EachWidth widths;
+  widths.run([&](int width) {
+    CAPTURE(width);
+    const std::vector<float> y = test::map(weight, x);
+    double worst = 0;
+    for (std::size_t i = 0; i < x.size(); ++i)
+      worst = std::max(worst, test::ulps(y[i], std::exp2(static_cast<double>(x[i]))));
+    CHECK(worst <= 3);
+    CHECK(y[0] == 1);
+    CHECK(test::map(weight, {-infinity})[0] <= 0x1p-126f);
+    for (const std::uint32_t bits : {0x7fc00000u, 0xffffffffu, 0x7fc000ffu})
+      CHECK(std::isnan(test::map(weight, {__builtin_bit_cast(float, bits)})[0]));
+  });
+}
+
 TEST_CASE("exp underflows gradually and log takes denormal numbers") {
   for (const float x : {-87.5f, -90.f, -95.f, -100.f, -103.f}) {
     CHECK(test::map(exp_of, {x})[0] > 0);

@@ -46,7 +46,7 @@ struct RaggedRows {
   }
 };
 struct Attending : RaggedRows {
-  Attention<4> layer{};
+  MultiHeadAttention<4, 2> layer{};
   void build() { layer.build(Shape{3}, Shape{5}); }
   void fields(auto&& f) {
     RaggedRows::fields(f);
@@ -230,7 +230,7 @@ TEST_CASE("attention on ragged rows") {
   CHECK(report.passed());
 }
 
-TEST_CASE("Attention") {
+TEST_CASE("MultiHeadAttention") {
   const auto report = gradient_check<Shape{1}>(Attending{}, [](auto& step, const auto& m, auto) {
     const auto *from = step.ragged(4, query_offsets), *to = step.ragged(4, key_offsets);
     return m.layer(step, rows_of<Shape{3}>(step, m.queries, from), rows_of<Shape{5}>(step, m.values, to));

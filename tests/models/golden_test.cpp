@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <map>
 #include <vaelib/backend/oracle.hpp>
+#include <vaelib/layers/attention.hpp>
 #include <vaelib/layers/masked_convolution.hpp>
 #include <vaelib/layers/transformer_block.hpp>
 #include <vaelib/likelihoods/categorical.hpp>

@@ -1,4 +1,4 @@
-// The norms, gathers and the attention of the processor's backends, on plain pointers.
+// The norms and gathers of the processor's backends, on plain pointers.
 #pragma once
 
 #include <vaelib/backend/host_sequences.hpp>
@@ -120,60 +120,8 @@ class HostLayers : public HostSequences<Derived, R> {
       for (int j = 0; j < columns; ++j) table.data[long(index[r]) * columns + j] += x[r * columns + j];
   }
 
-  // ---- attention of ragged rows: layers/attention.hpp; the softmax of set g starts at places[g]
-
-  void attention(long groups, const long* from, const long* to, const long* places, int width, int out, const Real* q, const Real* k,
-                 const Real* v, Real* softmax, Real* y) {
-    const Real scale = Real(1) / std::sqrt(Real(width));
-    self().parallel(groups, [&](long g) {
-      const long keys = to[g + 1] - to[g];
-      for (long i = from[g]; i < from[g + 1]; ++i) {
-        Real* p = softmax + places[g] + (i - from[g]) * keys;
-        Real largest = keys > 0 ? -INFINITY : 0, total = 0;
-        for (long j = 0; j < keys; ++j) largest = std::max(largest, p[j] = scale * dot(width, q + i * width, k + (to[g] + j) * width));
-        for (long j = 0; j < keys; ++j) total += p[j] = std::exp(p[j] - largest);
-        std::fill_n(y + i * out, out, Real(0));
-        for (long j = 0; j < keys; ++j) {
-          p[j] /= total;
-          for (int d = 0; d < out; ++d) y[i * out + d] += p[j] * v[(to[g] + j) * out + d];
-        }
-      }
-    });
-  }
-
-  void attention_gradient(long groups, const long* from, const long* to, const long* places, int width, int out, const Real* q, const Real* k,
-                          const Real* v, const Real* softmax, const Real* upstream, Target<Real> to_q, Target<Real> to_k, Target<Real> to_v) {
-    const Real scale = Real(1) / std::sqrt(Real(width));
-    const auto begin = [](Target<Real> t, long first, long rows, int columns) {
-      if (t && !t.add) std::fill_n(t.data + first * columns, rows * columns, Real(0));
-    };
-    self().parallel(groups, [&](long g) {
-      const long keys = to[g + 1] - to[g];
-      begin(to_q, from[g], from[g + 1] - from[g], width);
-      begin(to_k, to[g], keys, width);
-      begin(to_v, to[g], keys, out);
-      for (long i = from[g]; i < from[g + 1]; ++i) {
-        const Real *p = softmax + places[g] + (i - from[g]) * keys, *dy = upstream + i * out;
-        Real mean = 0;  // sum of p dp: the softmax's gradient is p (dp - mean)
-        for (long j = 0; j < keys; ++j) mean += p[j] * dot(out, dy, v + (to[g] + j) * out);
-        for (long j = 0; j < keys; ++j) {
-          const long row = to[g] + j;
-          const Real ds = scale * p[j] * (dot(out, dy, v + row * out) - mean);
-          for (int d = 0; to_q && d < width; ++d) to_q.data[i * width + d] += ds * k[row * width + d];
-          for (int d = 0; to_k && d < width; ++d) to_k.data[row * width + d] += ds * q[i * width + d];
-          for (int d = 0; to_v && d < out; ++d) to_v.data[row * out + d] += p[j] * dy[d];
-        }
-      }
-    });
-  }
-
  private:
   Derived& self() { return static_cast<Derived&>(*this); }
-  static Real dot(int n, const Real* a, const Real* b) {
-    Real sum = 0;
-    for (int i = 0; i < n; ++i) sum += a[i] * b[i];
-    return sum;
-  }
 
   Buffer<Real> sums;  // grows to the largest need and stays
 };

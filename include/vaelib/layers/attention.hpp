@@ -1,51 +1,104 @@
-// Scaled dot-product attention of two ragged inputs: the rows of each set of queries look at the rows of the same set of keys.
+// Attention of several heads: the rows of each set of queries look at the rows of the same set of keys.
 //
-//   y_i = sum_j softmax_j(q_i . k_j / sqrt(width)) v_j      Vaswani et al. 2017, section 3.2.1
+//   over keys    y_i = sum_j softmax_j(q_i . k_j / sqrt(width / heads)) v_j      Vaswani et al. 2017, section 3.2
+//   over slots   w_ij = softmax_i(q_i . k_j / sqrt(width / heads)),   y_i = sum_j w_ij v_j / sum_j w_ij
+//                Locatello et al. 2020, "Object-centric learning with slot attention"; Kim et al. 2021, "SetVAE"
 //
-// One head. A set without keys gives zeros. The order of summation depends on the set alone, so that neither the other
-// sets of the batch nor the number of threads changes a bit.
+// head by head, on ragged rows (core/rows.hpp): as many sets of queries as of keys, of any sizes. A set without keys
+// gives zeros. No matrix of weights is kept: see backend/attention.hpp. What a set gives depends on its own rows alone:
+// neither the other sets of the batch nor the number of threads changes a bit of it.
 #pragma once
 
+#include <vaelib/backend/slot_attention.hpp>
 #include <vaelib/layers/linear.hpp>
 
 namespace vaelib::inline VAELIB_ABI {
 
-template <class S, class R, Shape Q, Shape V>
-Var<R, V> attention(S& step, Var<R, Q> queries, Var<R, Q> keys, Var<R, V> values) {
-  const RowSpace *from = queries.space(), *to = keys.space();
-  if (keys.space() != values.space()) fail("vaelib: attention wants keys and values of one row space");
-  if (queries.shape != keys.shape) fail("vaelib: attention wants queries and keys of one shape, found ", text_of(queries.shape), " and ", text_of(keys.shape));
+/// What the weights of an attention are normalised over.
+enum class Over { keys, slots };
+
+namespace detail {
+
+template <class R>
+AttentionRows attention_rows(const Node<R>* q, const Node<R>* k, const Node<R>* v, Shape queries, Shape keys,
+                             int heads) {
+  const RowSpace *from = q->space, *to = k->space;
+  if (to != v->space) fail("vaelib: attention wants keys and values of one row space");
+  if (queries != keys)
+    fail("vaelib: attention wants queries and keys of one shape, found ", text_of(queries), " and ", text_of(keys));
   if (!from->offsets || !to->offsets || from->groups != to->groups)
     fail("vaelib: attention wants ragged rows of as many sets, found ", from->groups, " and ", to->groups);
-  long weights = 0;
-  long* places = step.arena.template allocate<long>(from->groups + 1);
-  for (long g = 0; g < from->groups; ++g) {
-    places[g] = weights;
-    weights += (from->offsets[g + 1] - from->offsets[g]) * (to->offsets[g + 1] - to->offsets[g]);
-  }
-  R* softmax = step.arena.template allocate<R>(weights);
-  const int width = int(queries.features()), out = int(values.features());
-  auto y = step.template variable<V>(from, values.shape, step.needs_gradient(queries, keys, values));
-  step.backend.attention(from->groups, from->offsets, to->offsets, places, width, out, queries.value(), keys.value(), values.value(), softmax, y.value());
-  if (y.needs_gradient())
-    step.record({y.node}, [=](S& s) {
-      const auto q = s.target(queries), k = s.target(keys), v = s.target(values);
-      s.backend.attention_gradient(from->groups, from->offsets, to->offsets, places, width, out, queries.value(), keys.value(), values.value(),
-                                   softmax, s.gradient(y), q, k, v);
+  if (heads < 1 || q->features % heads != 0 || v->features % heads != 0)
+    fail("vaelib: attention of ", q->features, " features, values of ", v->features, ", cannot have ", heads,
+         " heads of one width");
+  return {from->groups, from->offsets, to->offsets, heads, int(q->features) / heads, int(v->features) / heads};
+}
+
+template <class S, class R>
+Node<R>* attention_over_keys(S& step, const AttentionRows& rows, Node<R>* q, Node<R>* k, Node<R>* v) {
+  auto* y = step.node(q->space, v->features, step.needs_gradient(q, k, v));
+  R* sums = step.arena.template allocate<R>(q->space->count * rows.heads);
+  attention(step.backend, rows, q->value, k->value, v->value, y->value, sums,
+            step.scratch(rows.parts() * attention_room(rows)).data);
+  if (y->needs_gradient)
+    step.record({y}, [=](S& s) {
+      const auto to_q = s.target(q), to_k = s.target(k), to_v = s.target(v);
+      attention_gradient(s.backend, rows, q->value, k->value, v->value, y->value, sums, y->gradient, to_q, to_k, to_v,
+                         s.scratch(rows.parts() * attention_gradient_room(rows)).data);
     });
   return y;
 }
 
-/// Attention with learned projections of queries, keys, values and output; Width features each.
-template <int Width>
-struct Attention {
+template <class S, class R>
+Node<R>* attention_over_slots(S& step, const AttentionRows& rows, Node<R>* q, Node<R>* k, Node<R>* v) {
+  auto* y = step.node(q->space, v->features, step.needs_gradient(q, k, v));
+  R* sums = step.arena.template allocate<R>(q->space->count * rows.heads);
+  long most = 0;
+  for (long g = 0; g < rows.groups; ++g) most = std::max(most, rows.from[g + 1] - rows.from[g]);
+  slot_attention(step.backend, rows, most, q->value, k->value, v->value, y->value, sums,
+                 step.scratch(rows.parts() * slot_attention_room(rows, most)).data);
+  if (y->needs_gradient)
+    step.record({y}, [=](S& s) {
+      const auto to_q = s.target(q), to_k = s.target(k), to_v = s.target(v);
+      slot_attention_gradient(s.backend, rows, most, q->value, k->value, v->value, y->value, sums, y->gradient, to_q,
+                              to_k, to_v, s.scratch(rows.parts() * slot_attention_gradient_room(rows, most)).data);
+    });
+  return y;
+}
+
+}  // namespace detail
+
+/// See the head of this file. Rows of heads * width features; those of the values may be as many others.
+template <Over What = Over::keys, class S, class R, Shape Q, Shape V>
+Var<R, V> attention(S& step, Var<R, Q> queries, Var<R, Q> keys, Var<R, V> values, int heads = 1) {
+  const AttentionRows rows =
+      detail::attention_rows(queries.node, keys.node, values.node, queries.shape, keys.shape, heads);
+  if constexpr (What == Over::keys) {
+    return {detail::attention_over_keys(step, rows, queries.node, keys.node, values.node), values.shape};
+  } else {
+    return {detail::attention_over_slots(step, rows, queries.node, keys.node, values.node), values.shape};
+  }
+}
+
+/// output(attention(query(x), key(y), value(y))): x, the rows that look, y, those looked at, to rows of Width features.
+/// Width or Heads may be dynamic.
+template <int Width, int Heads = 1, Over What = Over::keys>
+struct MultiHeadAttention {
+  static_assert(Heads == dynamic || Heads > 0, "vaelib: an attention has at least one head");
+  static_assert(Width == dynamic || Heads == dynamic || Width % Heads == 0,
+                "vaelib: the number of heads of an attention must divide its width");
+  [[no_unique_address]] Extent<Width> width{};
+  [[no_unique_address]] Extent<Heads> heads{};
   Linear<Width> query{}, key{}, value{}, output{};
 
-  [[gnu::cold]] void build(Shape queries, Shape keys) {
-    query.build(queries);
-    key.build(keys);
-    value.build(keys);
-    output.build(Shape{Width});
+  [[gnu::cold]] void build(Shape x, Shape y) {
+    if (width < 1 || heads < 1 || width % heads != 0)
+      fail("vaelib: attention of ", int(width), " features cannot have ", int(heads), " heads of one width");
+    if constexpr (Width == dynamic) query.out = key.out = value.out = output.out = width;
+    query.build(x);
+    key.build(y);
+    value.build(y);
+    output.build(Shape{int(width)});
   }
   void fields(auto&& f) {
     f("query", query);
@@ -56,7 +109,8 @@ struct Attention {
   template <class S, class X, class Y>
   auto operator()(S& step, X x, Y y) const {
     static_assert(X::static_shape.is_flat() && Y::static_shape.is_flat(), "vaelib: attention takes flat rows");
-    return output.forward(step, attention(step, query.forward(step, x), key.forward(step, y), value.forward(step, y)));
+    const auto q = query.forward(step, x), k = key.forward(step, y), v = value.forward(step, y);
+    return output.forward(step, attention<What>(step, q, k, v, heads));
   }
 };
 

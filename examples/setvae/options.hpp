@@ -1,0 +1,90 @@
+// What `setvae` is told: one table for the command line and for what a model file keeps.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "../usage_error.hpp"
+
+namespace setvae {
+
+using program::UsageError;
+
+struct Options {
+  // data
+  std::string data = "solids";
+  std::int64_t sets = 0, least = 50, most = 500;
+  // model
+  std::string preset = "measured", initial = "gaussian", norm = "post";
+  std::int64_t width = 64, heads = 4, latent = 4, levels = 2, inducing = 8, components = 4;
+  double sigma = 0.1;
+  // weight of the KL divergence
+  std::string beta_strategy = "cyclical", free_bits_per = "number";
+  double beta = 1, min_beta = 0, max_beta = 1, free_bits = 0.2, deeper = 1, pc_threshold = 0.1;
+  std::int64_t cycle_length = 5000, beta_warmup_steps = 0;
+  // training
+  std::int64_t epochs = 20, batch_size = 32, patience = 0, threads = 0;
+  std::uint64_t seed = 0;
+  double lr = 1e-3, clip_norm = 10;
+  // output
+  std::string output_dir = "runs/setvae";
+  bool resume = false, overwrite = false, quiet = false;
+};
+
+/// f(name, help, member, group)
+template <class O, class F>
+void each_option(O& o, F&& f) {
+  const char *data = "Data", *model = "Model", *beta = "Weight of the KL divergence", *training = "Training", *output = "Output";
+  f("data", "solids (points on spheres, tori, boxes, cones, made on the fly), fashion-mnist (bright pixels), or FILE.npy (sets x points x numbers)", o.data, data);
+  f("sets", "sets of an epoch; 0: all, of solids 20000", o.sets, data);
+  f("least", "points of a solid, at least", o.least, data);
+  f("most", "and at most", o.most, data);
+
+  f("preset", "measured (the defaults), or reference (the published settings: 256 numbers a row, 2 heads, 16 rows, rate 1e-4, beta to 0.5); sets what is not given", o.preset, model);
+  f("width", "features of a point within", o.width, model);
+  f("heads", "of attention", o.heads, model);
+  f("latent", "numbers of an inducing row", o.latent, model);
+  f("levels", "of the hierarchy", o.levels, model);
+  f("inducing", "rows of a level", o.inducing, model);
+  f("norm", "of the attention blocks: post, pre or none", o.norm, model);
+  f("initial", "random points that become a set: gaussian, mixture or fixed", o.initial, model);
+  f("components", "of a mixture", o.components, model);
+  f("sigma", "a Chamfer distance counts as that of points that lie so far from the true ones", o.sigma, model);
+
+  f("beta", "the weight, with --beta-strategy constant", o.beta, beta);
+  f("beta-strategy", "constant, linear, sigmoid or cyclical", o.beta_strategy, beta);
+  f("min-beta", "where a rise begins", o.min_beta, beta);
+  f("max-beta", "where it ends", o.max_beta, beta);
+  f("cycle-length", "steps of a cycle", o.cycle_length, beta);
+  f("beta-warmup-steps", "of a rise [half of a cycle; linear and sigmoid: 5000]", o.beta_warmup_steps, beta);
+  f("free-bits", "nats that cost nothing", o.free_bits, beta);
+  f("free-bits-per", "of each number, of a level, or in total", o.free_bits_per, beta);
+  f("deeper", "weight of a level, as a multiple of the one nearer to the data", o.deeper, beta);
+  f("pc-threshold", "nats: a number with less has collapsed", o.pc_threshold, beta);
+
+  f("epochs", "times that the sets are gone through", o.epochs, training);
+  f("batch-size", "sets a step", o.batch_size, training);
+  f("lr", "learning rate of Adam", o.lr, training);
+  f("clip-norm", "gradients of a larger norm are scaled down to it; 0: never", o.clip_norm, training);
+  f("patience", "end when the test loss has not become better for so many epochs; 0: never", o.patience, training);
+  f("seed", "of first weights, order, noise and solids", o.seed, training);
+  f("threads", "0: as many as this process may use", o.threads, training);
+
+  f("output-dir", "folder of the run", o.output_dir, output);
+  f("resume", "go on from the newest checkpoint of the run", o.resume, output);
+  f("overwrite", "start anew where the folder holds a run", o.overwrite, output);
+  f("quiet", "print nothing but errors", o.quiet, output);
+}
+
+/// Of the commands that use a run.
+struct UseOptions {
+  std::string command, run, output;
+  std::int64_t count = 0, points = 0, steps = 8, threads = 0;
+  std::uint64_t seed = 0;
+};
+
+/// Exit code: 0, or 128 + signal where the run was interrupted and saved.
+int train(const Options& options);
+void use(const UseOptions& options);  ///< sample, reconstruct, interpolate, analyze
+
+}  // namespace setvae

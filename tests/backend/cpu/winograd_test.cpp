@@ -6,7 +6,7 @@
 #include "convolution_case.hpp"
 
 using namespace vaelib::cpu;
-using vaelib::cpu::detail::WinogradShape;
+using vaelib::cpu::detail::Winograd;
 
 namespace {
 
@@ -17,10 +17,9 @@ using Results = ConvolutionResults;
 Results compute(Pool& pool, const Case& c, bool add = false, float before = 1e30f) {
   Results r(c, before);
   Workspace workspace;
-  const WinogradShape plain{c.s, false}, adjoint{c.s, true};
-  winograd(pool, workspace, plain, c.images, c.x.data(), c.weight.data(), r.forward.data(), add, {});
-  winograd(pool, workspace, adjoint, c.images, c.y.data(), c.weight.data(), r.adjoint.data(), add, {});
-  winograd_gradient(pool, workspace, plain, c.images, c.x.data(), c.y.data(), r.gradient.data(), add);
+  winograd(pool, workspace, c.s, false, c.images, c.x.data(), c.weight.data(), r.forward.data(), add, {});
+  winograd(pool, workspace, c.s, true, c.images, c.y.data(), c.weight.data(), r.adjoint.data(), add, {});
+  winograd_gradient(pool, workspace, c.s, c.images, c.x.data(), c.y.data(), r.gradient.data(), add);
   return r;
 }
 
@@ -102,9 +101,9 @@ TEST_CASE("Winograd's convolutions finish every element once, at its place") {
       const Results plain = compute(pool, c);
       Results r = plain;
       FinishCheck forward(c.y.size(), s.out_channels), adjoint(c.x.size(), s.channels);
-      winograd(pool, workspace, {s, false}, images, c.x.data(), c.weight.data(), r.forward.data(), false,
+      winograd(pool, workspace, s, false, images, c.x.data(), c.weight.data(), r.forward.data(), false,
                forward.finish());
-      winograd(pool, workspace, {s, true}, images, c.y.data(), c.weight.data(), r.adjoint.data(), false,
+      winograd(pool, workspace, s, true, images, c.y.data(), c.weight.data(), r.adjoint.data(), false,
                adjoint.finish());
       CHECK(forward.once_each(plain.forward, r.forward));
       CHECK(adjoint.once_each(plain.adjoint, r.adjoint));
@@ -112,17 +111,16 @@ TEST_CASE("Winograd's convolutions finish every element once, at its place") {
 }
 
 TEST_CASE("convolutions take Winograd's algorithm where it pays, whatever the batch") {
-  const auto pays = [](const ConvolutionShape& s) { return WinogradShape{s, false}.pays(); };
   for (int kernel : {3, 4}) {
-    CHECK(pays(square(16, 16, 64, 64, kernel)));
-    CHECK_FALSE(pays(square(16, 16, 64, 60, kernel)));  // channels left over
-    CHECK_FALSE(pays(square(16, 16, 3, 64, kernel)));
-    CHECK_FALSE(pays(square(2, 2, 64, 64, kernel)));      // the weights take longer than the images
-    CHECK_FALSE(pays(square(16, 16, 512, 512, kernel)));  // too much memory
+    CHECK(Winograd::pays(square(16, 16, 64, 64, kernel)));
+    CHECK_FALSE(Winograd::pays(square(16, 16, 64, 60, kernel)));  // channels left over
+    CHECK_FALSE(Winograd::pays(square(16, 16, 3, 64, kernel)));
+    CHECK_FALSE(Winograd::pays(square(2, 2, 64, 64, kernel)));      // the weights take longer than the images
+    CHECK_FALSE(Winograd::pays(square(16, 16, 512, 512, kernel)));  // too much memory
   }
-  CHECK_FALSE(pays(shape(16, 16, 64, 64, 3, 4, 1, 1)));
-  CHECK_FALSE(pays(shape(16, 16, 64, 64, 3, 3, 2, 1)));
-  CHECK_FALSE(pays(shape(16, 16, 64, 64, 1, 1, 1, 0)));
+  CHECK_FALSE(Winograd::pays(shape(16, 16, 64, 64, 3, 4, 1, 1)));
+  CHECK_FALSE(Winograd::pays(shape(16, 16, 64, 64, 3, 3, 2, 1)));
+  CHECK_FALSE(Winograd::pays(shape(16, 16, 64, 64, 1, 1, 1, 0)));
 
   Pool pool(2);
   Workspace workspace;
@@ -159,9 +157,9 @@ TEST_CASE("smaller batches after the largest take no more memory") {
   for (long images : {40, 40, 39, 17, 1}) {
     const Case c(square(8, 8, 32, 64, 3), images, false);
     Results r(c, 0);
-    winograd(pool, workspace, {c.s, false}, images, c.x.data(), c.weight.data(), r.forward.data(), false, {});
-    winograd(pool, workspace, {c.s, true}, images, c.y.data(), c.weight.data(), r.adjoint.data(), false, {});
-    winograd_gradient(pool, workspace, {c.s, false}, images, c.x.data(), c.y.data(), r.gradient.data(), false);
+    winograd(pool, workspace, c.s, false, images, c.x.data(), c.weight.data(), r.forward.data(), false, {});
+    winograd(pool, workspace, c.s, true, images, c.y.data(), c.weight.data(), r.adjoint.data(), false, {});
+    winograd_gradient(pool, workspace, c.s, images, c.x.data(), c.y.data(), r.gradient.data(), false);
     if (size == 0) size = workspace.size();
     CHECK(workspace.size() == size);
   }

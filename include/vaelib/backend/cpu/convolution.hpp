@@ -97,8 +97,8 @@ inline void convolution(Multiply kernel, Pool& pool, Workspace& workspace, const
 }
 inline void convolution(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images, const float* x,
                         const float* weight, float* y, bool add, Finish finish = {}) {
-  if (const detail::WinogradShape fast{shape, false}; fast.pays())
-    return winograd(pool, workspace, fast, images, x, weight, y, add, finish);
+  if (detail::Winograd::pays(shape))
+    return winograd(pool, workspace, shape, false, images, x, weight, y, add, finish);
   convolution(kernels()->multiply, pool, workspace, shape, images, x, weight, y, add, finish);
 }
 

@@ -257,8 +257,8 @@ inline void convolution_adjoint(Multiply kernel, Pool& pool, Workspace& workspac
 }
 inline void convolution_adjoint(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images,
                                 const float* y, const float* weight, float* x, bool add, Finish finish = {}) {
-  if (const detail::WinogradShape fast{shape, true}; fast.pays())
-    return winograd(pool, workspace, fast, images, y, weight, x, add, finish);
+  if (detail::Winograd::pays(shape))
+    return winograd(pool, workspace, shape, true, images, y, weight, x, add, finish);
   convolution_adjoint(kernels()->multiply, pool, workspace, shape, images, y, weight, x, add, finish);
 }
 

@@ -132,8 +132,8 @@ inline void convolution_weight_gradient(Multiply kernel, Pool& pool, Workspace& 
 }
 inline void convolution_weight_gradient(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images,
                                         const float* x, const float* y_gradient, float* weight_gradient, bool add) {
-  if (const detail::WinogradShape fast{shape, false}; images > 0 && fast.pays())
-    return winograd_gradient(pool, workspace, fast, images, x, y_gradient, weight_gradient, add);
+  if (images > 0 && detail::Winograd::pays(shape))
+    return winograd_gradient(pool, workspace, shape, images, x, y_gradient, weight_gradient, add);
   convolution_weight_gradient(kernels()->multiply, pool, workspace, shape, images, x, y_gradient, weight_gradient, add);
 }
 

@@ -59,7 +59,8 @@ struct CollectTile {
 /// positions = B^T d B or A y A^T
 template <int Lanes, int Positions, int Inputs>
 [[gnu::always_inline]] inline void spread(const SpreadTile& tile) {
-  using Vector = typename VectorOf<Lanes>::Unaligned;
+  using Vector = typename VectorOf<Lanes>::Aligned;
+  using Unaligned = typename VectorOf<Lanes>::Unaligned;
   const long apart = tile.apart;  // in variables, for a store might have changed what `tile` refers to
   const int channels = tile.channels, last = tile.last;
   float* out = tile.positions;
@@ -73,16 +74,16 @@ template <int Lanes, int Positions, int Inputs>
       Vector sums[Inputs];
 #pragma GCC unroll 4
       for (int i = 0; i < Inputs; ++i) {
-        sums[i] = *reinterpret_cast<const Vector*>(a[i] + c);
-        if (row.sign != 0) sums[i] += sign * *reinterpret_cast<const Vector*>(b[i] + c);
+        sums[i] = *reinterpret_cast<const Unaligned*>(a[i] + c);
+        if (row.sign != 0) sums[i] += sign * *reinterpret_cast<const Unaligned*>(b[i] + c);
       }
 #pragma GCC unroll 4
       for (int j = 0; j < Positions; ++j) {
         const TransformRow column = transform_row<Positions, Inputs>(j);
         const Vector &first = sums[column.first], &second = sums[column.second];
-        *reinterpret_cast<Vector*>(out + j * apart + c) = column.sign == 0  ? first
-                                                          : column.sign > 0 ? first + second
-                                                                            : first - second;
+        *reinterpret_cast<Unaligned*>(out + j * apart + c) = column.sign == 0  ? first
+                                                             : column.sign > 0 ? first + second
+                                                                               : first - second;
       }
     }
   }
@@ -103,7 +104,8 @@ template <int Positions, class Vector>
 /// pixels (+)= A^T positions A
 template <int Lanes, int Positions>
 [[gnu::always_inline]] inline void collect(const CollectTile& tile) {
-  using Vector = typename VectorOf<Lanes>::Unaligned;
+  using Vector = typename VectorOf<Lanes>::Aligned;
+  using Unaligned = typename VectorOf<Lanes>::Unaligned;
   const long apart = tile.apart;
   const int channels = tile.channels;
   const bool add = tile.add;
@@ -115,7 +117,8 @@ template <int Lanes, int Positions>
     for (int j = 0; j < Positions; ++j) {
       Vector m[Positions];
 #pragma GCC unroll 4
-      for (int i = 0; i < Positions; ++i) m[i] = *reinterpret_cast<const Vector*>(in + (i * Positions + j) * apart + c);
+      for (int i = 0; i < Positions; ++i)
+        m[i] = *reinterpret_cast<const Unaligned*>(in + (i * Positions + j) * apart + c);
       collect_line<Positions>(m, sums[0][j], sums[1][j]);
     }
 #pragma GCC unroll 2
@@ -124,7 +127,7 @@ template <int Lanes, int Positions>
       collect_line<Positions>(sums[i], y[0], y[1]);
 #pragma GCC unroll 2
       for (int j = 0; j < 2; ++j) {
-        Vector& out = *reinterpret_cast<Vector*>(pixels[i][j] + c);
+        Unaligned& out = *reinterpret_cast<Unaligned*>(pixels[i][j] + c);
         out = add ? out + y[j] : y[j];
       }
     }

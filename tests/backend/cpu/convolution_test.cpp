@@ -5,93 +5,23 @@
 #include <vaelib/backend/cpu/convolution.hpp>
 #include <vector>
 
-#include "kernels_under_test.hpp"
+#include "convolution_case.hpp"
 
 using namespace vaelib;
 using namespace vaelib::cpu;
 
 namespace {
 
-/// One convolution with operands and the three results in double, straight from the definition.
-struct Case {
-  ConvolutionShape s;
-  long images;
-  std::vector<float> x, weight, y;
-  std::vector<double> forward, adjoint, gradient;
-
-  Case(ConvolutionShape shape, long count, bool oracle = true) : s(shape), images(count) {
-    x = values(images * s.height * s.width * s.channels, 1);
-    y = values(images * s.out_height * s.out_width * s.out_channels, 2);
-    weight = values(long{s.kernel_height} * s.kernel_width * s.channels * s.out_channels, 3);
-    forward.assign(y.size(), 0);
-    adjoint.assign(x.size(), 0);
-    gradient.assign(weight.size(), 0);
-    if (oracle) sum();
-  }
-
-  void sum() {
-    for (long image = 0; image < images; ++image)
-      for (int row = 0; row < s.out_height; ++row)
-        for (int column = 0; column < s.out_width; ++column)
-          for (int u = 0; u < s.kernel_height; ++u)
-            for (int v = 0; v < s.kernel_width; ++v) {
-              const int i = row * s.stride + u - s.padding, j = column * s.stride + v - s.padding;
-              if (i >= 0 && i < s.height && j >= 0 && j < s.width)
-                position((image * s.height + i) * s.width + j, (image * s.out_height + row) * s.out_width + column,
-                         long{u} * s.kernel_width + v);
-            }
-  }
-  void position(long from, long to, long tap) {
-    for (int c = 0; c < s.channels; ++c)
-      for (int o = 0; o < s.out_channels; ++o) {
-        const std::size_t a = from * s.channels + c, b = to * s.out_channels + o;
-        const std::size_t w = (tap * s.channels + c) * s.out_channels + o;
-        forward[b] += double(x[a]) * weight[w];
-        adjoint[a] += double(y[b]) * weight[w];
-        gradient[w] += double(x[a]) * y[b];
-      }
-  }
-};
-
-struct Results {
-  std::vector<float> forward, adjoint, gradient;
-};
+using Case = ConvolutionCase;
+using Results = ConvolutionResults;
 
 Results compute(Pool& pool, const Case& c, bool add = false, float before = 1e30f) {
-  Results r{std::vector<float>(c.y.size(), before), std::vector<float>(c.x.size(), before),
-            std::vector<float>(c.weight.size(), before)};
+  Results r(c, before);
   Workspace workspace;
   convolution(pool, workspace, c.s, c.images, c.x.data(), c.weight.data(), r.forward.data(), add);
   convolution_adjoint(pool, workspace, c.s, c.images, c.y.data(), c.weight.data(), r.adjoint.data(), add);
   convolution_weight_gradient(pool, workspace, c.s, c.images, c.x.data(), c.y.data(), r.gradient.data(), add);
   return r;
-}
-
-ConvolutionShape shape(int height, int width, int channels, int out_channels, int kernel_height, int kernel_width,
-                       int stride, int padding) {
-  return {height,
-          width,
-          channels,
-          (height + 2 * padding - kernel_height) / stride + 1,
-          (width + 2 * padding - kernel_width) / stride + 1,
-          out_channels,
-          kernel_height,
-          kernel_width,
-          stride,
-          padding};
-}
-
-double bound(long terms) { return 1e-6 + 2e-7 * static_cast<double>(terms) * 0.25; }
-
-void check(const Case& c, const Results& r, double before = 0) {
-  const long taps = long{c.s.kernel_height} * c.s.kernel_width;
-  CHECK(largest_error(r.forward, c.forward, before) < bound(taps * c.s.channels));
-  CHECK(largest_error(r.adjoint, c.adjoint, before) < bound(taps * c.s.out_channels));
-  CHECK(largest_error(r.gradient, c.gradient, before) < bound(c.images * c.s.out_height * c.s.out_width));
-}
-
-bool same(const Results& a, const Results& b) {
-  return same_bits(a.forward, b.forward) && same_bits(a.adjoint, b.adjoint) && same_bits(a.gradient, b.gradient);
 }
 
 const ConvolutionShape samples[] = {

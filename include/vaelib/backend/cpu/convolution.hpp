@@ -12,6 +12,7 @@
 #include <vaelib/backend/cpu/convolution_gradient.hpp>
 #include <vaelib/backend/cpu/product.hpp>
 #include <vaelib/backend/cpu/window.hpp>
+#include <vaelib/backend/cpu/winograd.hpp>
 #include <vaelib/version.hpp>
 
 namespace vaelib::inline VAELIB_ABI {
@@ -96,6 +97,8 @@ inline void convolution(Multiply kernel, Pool& pool, Workspace& workspace, const
 }
 inline void convolution(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images, const float* x,
                         const float* weight, float* y, bool add, Finish finish = {}) {
+  if (detail::Winograd::pays(shape))
+    return winograd(pool, workspace, shape, false, images, x, weight, y, add, finish);
   convolution(kernels()->multiply, pool, workspace, shape, images, x, weight, y, add, finish);
 }
 

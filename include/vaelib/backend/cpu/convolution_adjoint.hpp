@@ -12,6 +12,7 @@
 #include <utility>
 #include <vaelib/backend/cpu/product.hpp>
 #include <vaelib/backend/cpu/window.hpp>
+#include <vaelib/backend/cpu/winograd.hpp>
 #include <vaelib/version.hpp>
 
 namespace vaelib::inline VAELIB_ABI {
@@ -256,6 +257,8 @@ inline void convolution_adjoint(Multiply kernel, Pool& pool, Workspace& workspac
 }
 inline void convolution_adjoint(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images,
                                 const float* y, const float* weight, float* x, bool add, Finish finish = {}) {
+  if (detail::Winograd::pays(shape))
+    return winograd(pool, workspace, shape, true, images, y, weight, x, add, finish);
   convolution_adjoint(kernels()->multiply, pool, workspace, shape, images, y, weight, x, add, finish);
 }
 

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <vaelib/backend/cpu/product.hpp>
 #include <vaelib/backend/cpu/window.hpp>
+#include <vaelib/backend/cpu/winograd_gradient.hpp>
 #include <vaelib/version.hpp>
 
 namespace vaelib::inline VAELIB_ABI {
@@ -131,6 +132,8 @@ inline void convolution_weight_gradient(Multiply kernel, Pool& pool, Workspace& 
 }
 inline void convolution_weight_gradient(Pool& pool, Workspace& workspace, const ConvolutionShape& shape, long images,
                                         const float* x, const float* y_gradient, float* weight_gradient, bool add) {
+  if (images > 0 && detail::Winograd::pays(shape))
+    return winograd_gradient(pool, workspace, shape, images, x, y_gradient, weight_gradient, add);
   convolution_weight_gradient(kernels()->multiply, pool, workspace, shape, images, x, y_gradient, weight_gradient, add);
 }
 

@@ -3605,12 +3605,12 @@ VAELIB_INLINE T exp(const T& x) {
   return exp_of_negative(pick(x > T(89), T(89), x));
 }
 
-/// 2^x for x <= 0 or NaN; below -126 as at -126. Within 3 units in the last place: the weights of a softmax, whose exponents
+/// 2^x for x <= 0 or NaN; below -100 as at -100, so that no product with it is a slow denormal number. Within 3 units in the last place: the weights of a softmax, whose exponents
 /// come with as large an error from the sums that they are.
 template <SinglePrecision T>
 VAELIB_INLINE T exp2_of_negative(const T& x) {
   constexpr float round = 0x1.8p23f + 127.f;
-  const T in = pick(x < T(-126), T(-126), x), shifted = in + T(round), r = in - (shifted - T(round));
+  const T in = pick(x < T(-100), T(-100), x), shifted = in + T(round), r = in - (shifted - T(round));
   const T p = polynomial(r, r * r, 1.0f, 6.931470037e-01f, 2.402224243e-01f, 5.550733581e-02f, 9.671512991e-03f,
                          1.326472731e-03f);
   return p * from_bits(bits_of(shifted) << 23);

@@ -2,7 +2,7 @@
 """Numbers that PyTorch computes of layers of sets, for the tests to compare with. Needs torch and safetensors.
 
 Writes sets.safetensors beside this script: for each layer its parameters, rows of three sets (x), the output (y), a gradient of it (g)
-and the gradients of x and the parameters. The sets are computed one by one, so that nothing is padded.
+and the gradients of x and the parameters; and Chamfer distances of sets. The sets are computed one by one, so that nothing is padded.
 """
 import pathlib
 
@@ -100,6 +100,16 @@ def layer(out, name, module):
         out[f"{name}.{key}"], out[f"{name}.d{key}"] = p, p.grad
 
 
+def chamfer(out):
+    """Of three pairs of sets: sums over both directions, and the gradient of their total with respect to y."""
+    x = torch.randn(sum(SIZES), 3, dtype=torch.float64)
+    y = torch.randn(9 + 2 + 4, 3, dtype=torch.float64).requires_grad_()
+    distances = [torch.cdist(a, b).square() for a, b in zip(x.split(SIZES), y.split([9, 2, 4]))]
+    values = torch.stack([d.min(0).values.sum() + d.min(1).values.sum() for d in distances])
+    values.sum().backward()
+    out.update({"chamfer.x": x, "chamfer.y": y, "chamfer.values": values, "chamfer.dy": y.grad})
+
+
 def main():
     torch.manual_seed(6)
     out = {}
@@ -108,6 +118,7 @@ def main():
     layer(out, "isab", ISAB(WIDTH, 2, 3))
     layer(out, "slots", ISAB(WIDTH, 2, 3, over_slots=True, norm="none"))
     layer(out, "pma", PMA(WIDTH, 1, 2))
+    chamfer(out)
     save_file({name: t.detach().to(torch.float32).contiguous() for name, t in out.items()}, HERE / "sets.safetensors")
 
 

@@ -13,7 +13,7 @@ namespace {
 
 using Floats = std::vector<float>;
 using Offsets = std::vector<long>;
-constexpr Shape any{dynamic};
+constexpr Shape flat{dynamic};
 
 Floats normals(long count, std::uint64_t seed) {
   Floats numbers(count);
@@ -63,14 +63,14 @@ Result<float> attend(const Case& c, int threads = 1) {
   const long groups = long(c.from.size()) - 1;
   const auto *queries = step.ragged(groups, c.from.data()), *keys = step.ragged(groups, c.to.data());
   const auto variable = [&](const RowSpace* space, int features, const Floats& numbers) {
-    auto x = step.variable<any>(space, Shape{features}, true);
+    auto x = step.variable<flat>(space, Shape{features}, true);
     std::copy(numbers.begin(), numbers.end(), x.value());
     return x;
   };
   const auto q = variable(queries, c.heads * c.width, c.q), k = variable(keys, c.heads * c.width, c.k),
              v = variable(keys, c.heads * c.out, c.v);
   const auto y = attention<What>(step, q, k, v, c.heads);
-  const auto g = step.constant<any>(queries, Shape{c.heads * c.out}, c.g.data());
+  const auto g = step.constant<flat>(queries, Shape{c.heads * c.out}, c.g.data());
   const auto weighted = sum_features(step, multiply(step, y, fixed(g)));
   const auto loss = mean_rows(step, weighted);
   const long rows = c.from.back();
@@ -217,7 +217,7 @@ struct OnSets {
   }
   template <class S>
   auto input(S& step) const {
-    auto x = step.template variable<any>(step.ragged(long(offsets.size()) - 1, offsets.data()), Shape{width},
+    auto x = step.template variable<flat>(step.ragged(long(offsets.size()) - 1, offsets.data()), Shape{width},
                                          step.needs_gradient(rows));
     std::copy_n(step.value(rows), x.size(), x.value());
     if (x.needs_gradient())
@@ -243,7 +243,7 @@ Floats outputs(const Weights<OnSets<Layer>, Cpu>& weights, const Offsets& offset
   Cpu cpu(threads);
   Step<Cpu> step(cpu);
   step.begin(weights.buffers(), Mode::evaluation, 0, 1, Stream::noise);
-  const auto x = step.constant<any>(step.ragged(long(offsets.size()) - 1, offsets.data()), Shape{weights.model.width},
+  const auto x = step.constant<flat>(step.ragged(long(offsets.size()) - 1, offsets.data()), Shape{weights.model.width},
                                     rows.data());
   const auto y = weights.model.layer.forward(step, x);
   return {y.value(), y.value() + y.size()};
@@ -345,7 +345,7 @@ void check_golden(const std::string& name, Layer layer) {
   const auto y = weights.model(step);
   const Floats g = golden[name + ".g"];
   CHECK(difference({y.value(), y.value() + y.size()}, golden[name + ".y"]) < 3e-6);
-  const auto upstream = step.constant<any>(y.space(), y.shape, g.data());
+  const auto upstream = step.constant<flat>(y.space(), y.shape, g.data());
   step.backward(mean_rows(step, sum_features(step, multiply(step, y, fixed(upstream)))), float(y.rows()));
   for (const auto& parameter : weights.parameters) {
     const std::string& path = parameter.name;

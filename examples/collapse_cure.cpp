@@ -56,10 +56,10 @@ void train(const char* name, const Model& model, const Schedule& beta, std::int6
 int main(int argc, char** argv) {
   try {
     const std::string folder = argc > 1 ? argv[1] : "runs/collapse";
-    const std::int64_t epochs = argc > 2 ? std::max(1L, std::atol(argv[2])) : 8;
+    const std::int64_t epochs = argc > 2 ? std::max(1L, std::atol(argv[2])) : 4;
     const std::uint64_t seed = argc > 3 ? std::strtoull(argv[3], nullptr, 10) : 0;
     const auto images = data::fashion_mnist();
-    const BlackAndWhite train_images{images.train, 20'000}, test_images{images.test, 2'000};
+    const BlackAndWhite train_images{images.train, 10'000}, test_images{images.test, 2'000};
     const std::int64_t steps = epochs * ((train_images.size() + 63) / 64);
 
     Model model;
@@ -70,7 +70,7 @@ int main(int argc, char** argv) {
     model.stack.layers = 1;  // three pixels far
     model.stack.skips = true;
     model.elbo.free_bits = 0.2f;
-    train("cured", model, Cyclical{.period = std::max<std::int64_t>(1, steps / 3)}, epochs, seed, train_images, test_images, folder);
+    train("cured", model, Cyclical{.period = std::max<std::int64_t>(1, steps / 2)}, epochs, seed, train_images, test_images, folder);
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "collapse_cure: %s\n", error.what());

@@ -88,9 +88,9 @@ SetData hold(Train train, Test test, std::vector<std::string> names = {}) {
 /// sets x points x numbers; points that are not finite are padding. A tenth is kept for testing.
 SetData sets_of_file(const std::string& path) {
   const NpyArray file = read_npy(path);
-  if (file.shape.size() != 3 || file.shape[0] < 2 || file.shape[2] < 1 || file.shape[2] > 64)
-    fail(path, ": is an array of shape ", shape_text(file.shape), ", expected at least 2 sets x points x 1 to 64 numbers");
-  const std::int64_t sets = file.shape[0], points = file.shape[1], tests = std::max<std::int64_t>(1, sets / 10);
+  if (file.shape.size() != 3 || file.shape[0] < 4 || file.shape[2] < 1 || file.shape[2] > 64)
+    fail(path, ": is an array of shape ", shape_text(file.shape), ", expected at least 4 sets x points x 1 to 64 numbers");
+  const std::int64_t sets = file.shape[0], points = file.shape[1], tests = std::max<std::int64_t>(2, sets / 10);
   const int width = int(file.shape[2]);
   std::vector<std::uint8_t> mask(std::size_t(sets * points), 1);
   for (std::size_t k = 0; k < file.values.size(); ++k)

@@ -75,7 +75,8 @@ inline PosteriorHealth health_of(const PosteriorUse& u, const CollapseThresholds
     say("reconstruction", "The reconstruction (", shown(s.reconstruction), " nats) outweighs the KL divergence more than a thousand times: check the likelihood and its scale (--likelihood learned-gaussian finds its own).");
   if (!low && u.latent_utilization_ratio < t.used)
     say("idle_dimensions", u.avg_active_units, " of ", u.dimensions, " dimensions are active: as few dimensions would do, or a larger model, or a weight on the total correlation, may use more of them.");
-  if (s.parts.samples > 0 && !low && s.parts.total_correlation.value - 3 * s.parts.total_correlation.error > s.parts.closed_form / 3)
+  const bool few = s.parts.samples > 0 && s.parts.mutual_information.value > s.parts.bound - 0.5;  // then q(z) is not known well
+  if (s.parts.samples > 0 && !low && !few && s.parts.total_correlation.value - 3 * s.parts.total_correlation.error > s.parts.closed_form / 3)
     say("entangled", "The total correlation is ", shown(s.parts.total_correlation.value), " of ", shown(s.parts.closed_form), " nats: dimensions tell the same. Weigh it by itself (--tc-decomposition).");
   if (u.avg_kl > t.high_kl)
     say("high_kl", "The KL divergence is ", shown(u.avg_kl), " nats a dimension: samples of the prior are unlike codes; a larger beta or more dimensions brings them together.");
@@ -90,8 +91,8 @@ inline PosteriorHealth health_of(const PosteriorUse& u, const CollapseThresholds
   if (s.val_loss - s.train_loss > 0.05 * std::abs(s.train_loss))
     say("overfitting", "The test -ELBO is ", shown(s.val_loss), " nats, that of the training ", shown(s.train_loss), ": more dropout, weight decay, or more data.");
   if (s.still_learning) say("train_longer", "The last epoch was the best: more epochs may help.");
-  if (s.parts.samples > 0 && s.parts.mutual_information.value > s.parts.bound - 0.5)
-    say("few_samples", "The mutual information, ", shown(s.parts.mutual_information.value), " nats, is near the ", shown(s.parts.bound), " that ", s.parts.samples, " samples can show: it may be more.");
+  if (few)
+    say("few_samples", "The mutual information, ", shown(s.parts.mutual_information.value), " nats, is near the ", shown(s.parts.bound), " that ", s.parts.samples, " samples can show: it may be more, and the total correlation is not to be trusted.");
   return advice;
 }
 

@@ -63,46 +63,58 @@ class HostLayers : public HostSequences<Derived, R> {
 
   void layer_norm(long rows, long columns, const Real* x, Real epsilon, const Real* weight, const Real* bias, Real* statistics, Real* y) {
     const Real share = Real(1) / Real(columns);
-    Real *mean = statistics, *rate = statistics + rows;
-    this->row_sums(rows, columns, mean, [=](auto at, long) VAELIB_LOOP { return at.load(x); }, [=](Real sum, long) { return sum * share; });
-    const auto square = [=](auto at, long r) VAELIB_LOOP {
-      const auto d = at.load(x) - decltype(at.load(x))(mean[r]);
-      return d * d;
-    };
-    this->row_sums(rows, columns, rate, square, [=](Real sum, long) { return Real(1) / std::sqrt(sum * share + epsilon); });
-    this->lines(rows, columns, [=](auto at, auto column, long r) VAELIB_LOOP {
-      using T = decltype(at.load(x));
-      at.store(y, (at.load(x) - T(mean[r])) * T(rate[r]) * column.load(weight) + column.load(bias));
+    each_row(rows, columns, [=](auto tag, long r) VAELIB_LOOP {  // a row stays in the first-level cache
+      using T = typename decltype(tag)::type;
+      const Real* const in = x + r * columns;
+      T sum(Real(0)), squares(Real(0));
+      for (long j = 0; j < columns; j += lane_count<T>) {
+        const auto at = lanes_at<T>(j, columns);
+        sum = sum + at.only(at.load(in));
+      }
+      const T mean(vaelib::sum(sum) * share);
+      for (long j = 0; j < columns; j += lane_count<T>) {
+        const auto at = lanes_at<T>(j, columns);
+        const T d = at.load(in) - mean;
+        squares = squares + at.only(d * d);
+      }
+      const Real own_rate = Real(1) / std::sqrt(vaelib::sum(squares) * share + epsilon);
+      const T rate(own_rate);
+      for (long j = 0; j < columns; j += lane_count<T>) {
+        const auto at = lanes_at<T>(j, columns);
+        at.store(y + r * columns, (at.load(in) - mean) * rate * at.load(weight) + at.load(bias));
+      }
+      statistics[r] = vaelib::sum(sum) * share;
+      statistics[rows + r] = own_rate;
     });
   }
 
   void layer_norm_gradient(long rows, long columns, const Real* x, const Real* statistics, const Real* weight, const Real* upstream,
                            Target<Real> to_x, Target<Real> to_weight, Target<Real> to_bias) {
-    const Real *mean = statistics, *rate = statistics + rows;
+    const Real *means = statistics, *rates = statistics + rows;
     const auto terms = [=](auto at, auto, long r) VAELIB_LOOP {
       using T = decltype(at.load(x));
-      return std::array{at.load(upstream) * ((at.load(x) - T(mean[r])) * T(rate[r])), at.load(upstream)};
+      return std::array{at.load(upstream) * ((at.load(x) - T(means[r])) * T(rates[r])), at.load(upstream)};
     };
-    this->template column_sums<2>(rows * columns, columns, {to_weight, to_bias}, terms);
+    if (to_weight || to_bias) this->template column_sums<2>(rows * columns, columns, {to_weight, to_bias}, terms);
     if (!to_x) return;
-    Real *plain = sums.at_least(2 * rows), *with_x = plain + rows;  // means over the row of g = upstream * weight, and of g * normalised x
     const Real share = Real(1) / Real(columns);
-    const auto scaled = [=](Real sum, long) { return sum * share; };
-    // the weight of a column: rows start at r * columns
-    const auto g = [=](auto at, long r) VAELIB_LOOP {
-      auto column = at;
-      column.index -= r * columns;
-      return at.load(upstream) * column.load(weight);
-    };
-    this->row_sums(rows, columns, plain, g, scaled);
-    this->row_sums(rows, columns, with_x, [=](auto at, long r) VAELIB_LOOP {
-      using T = decltype(at.load(x));
-      return g(at, r) * ((at.load(x) - T(mean[r])) * T(rate[r]));
-    }, scaled);
-    this->lines(rows, columns, [=](auto at, auto, long r) VAELIB_LOOP {
-      using T = decltype(at.load(x));
-      const T centred = (at.load(x) - T(mean[r])) * T(rate[r]);
-      at.store(to_x.data, to_x.add, (g(at, r) - T(plain[r]) - centred * T(with_x[r])) * T(rate[r]));
+    each_row(rows, columns, [=](auto tag, long r) VAELIB_LOOP {
+      using T = typename decltype(tag)::type;
+      const Real *const in = x + r * columns, *const up = upstream + r * columns;
+      const T mean(means[r]), rate(rates[r]);
+      T plain(Real(0)), with_x(Real(0));  // sums over the row of g = upstream * weight, and of g * normalised x
+      for (long j = 0; j < columns; j += lane_count<T>) {
+        const auto at = lanes_at<T>(j, columns);
+        const T g = at.load(up) * at.load(weight);
+        plain = plain + at.only(g);
+        with_x = with_x + at.only(g * ((at.load(in) - mean) * rate));
+      }
+      const T plain_mean(vaelib::sum(plain) * share), with_x_mean(vaelib::sum(with_x) * share);
+      for (long j = 0; j < columns; j += lane_count<T>) {
+        const auto at = lanes_at<T>(j, columns);
+        const T g = at.load(up) * at.load(weight), centred = (at.load(in) - mean) * rate;
+        at.store(to_x.data + r * columns, to_x.add, (g - plain_mean - centred * with_x_mean) * rate);
+      }
     });
   }
 
@@ -122,6 +134,18 @@ class HostLayers : public HostSequences<Derived, R> {
 
  private:
   Derived& self() { return static_cast<Derived&>(*this); }
+  template <class T>
+  static VAELIB_INLINE Access<T, Real> lanes_at(long index, long end) {
+    return {index, int(std::min<long>(lane_count<T>, end - index))};
+  }
+  /// body(lanes, row) for each row.
+  template <class Body>
+  void each_row(long rows, long columns, const Body& body) {
+    const long block = std::max(1L, this->block_size / std::max(1L, columns));
+    self().parallel_lanes((rows + block - 1) / block, [=](auto tag, long b) VAELIB_LOOP {
+      for (long r = b * block; r < std::min(rows, (b + 1) * block); ++r) body(tag, r);
+    });
+  }
 
   Buffer<Real> sums;  // grows to the largest need and stays
 };

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <new>
-#include <stdexcept>
+#include <set>
 #include <string>
 #include <vaelib/core/error.hpp>
 #include <vaelib/version.hpp>
@@ -42,6 +42,25 @@ inline bool parse(CLI::App& app, int argc, char** argv) {
   }
   if (app.get_subcommands().empty()) std::fputs(app.help().c_str(), stdout);
   return !app.get_subcommands().empty();
+}
+
+/// A flag or option of a command for each line of a table of options: f(name, help, member, group).
+template <class Options>
+void add_flags(CLI::App& command, Options& options) {
+  each_option(options, [&](const char* name, const char* help, auto& member, const char* group) {
+    const std::string flag = std::string("--") + name;
+    if constexpr (std::is_same_v<std::remove_reference_t<decltype(member)>, bool>)
+      command.add_flag(flag, member, help)->group(group);
+    else
+      command.add_option(flag, member, help)->group(group)->capture_default_str()->take_last();
+  });
+}
+/// The names of the flags that were given.
+inline std::set<std::string> given_flags(const CLI::App& command) {
+  std::set<std::string> given;
+  for (const auto* option : command.get_options())
+    if (option->count() > 0) given.insert(option->get_lnames().front());
+  return given;
 }
 
 /// Runs a program; what goes wrong is one line on standard error. Exit code 2: the command line, 1: anything else.

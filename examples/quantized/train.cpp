@@ -20,23 +20,12 @@
 namespace vqvae {
 
 using namespace vaelib;
+using program::one_of;
+using program::refuse_unless;
 
 namespace {
 
 using std::filesystem::exists;
-
-template <class T>
-void refuse_unless(bool right, const char* flag, const T& value, const char* expected) {
-  if (!right) throw UsageError(text("--", flag, ' ', value, ": expected ", expected));
-}
-void one_of(const char* flag, const std::string& value, std::initializer_list<const char*> known) {
-  std::string names;
-  for (const char* name : known) {
-    if (value == name) return;
-    names += text(names.empty() ? "" : ", ", name);
-  }
-  throw UsageError(text("--", flag, ' ', value, ": expected one of ", names));
-}
 
 /// What a recipe says, in terms of the flags.
 void apply(const VqRecipe& recipe, Options& o, const std::set<std::string>& given) {

@@ -42,13 +42,7 @@ int run(int argc, char** argv) {
   Options options;
   UseOptions u;
   auto* train_command = app.add_subcommand("train", "train a model; writes it, a report and pictures");
-  each_option(options, [&](const char* name, const char* help, auto& member, const char* group) {
-    const std::string flag = std::string("--") + name;
-    if constexpr (std::is_same_v<std::remove_reference_t<decltype(member)>, bool>)
-      train_command->add_flag(flag, member, help)->group(group);
-    else
-      train_command->add_option(flag, member, help)->group(group)->capture_default_str()->take_last();
-  });
+  program::add_flags(*train_command, options);
   for (const auto& [name, help] : {std::pair{"sample", "draw new sets: a picture, or a .npy of all points and one of the counts"}, {"reconstruct", "draw test sets, and below each row what the model makes of them"},
                                    {"interpolate", "draw what lies between test sets"}, {"analyze", "whether the levels of the code collapsed: figures, advice and a report"}}) {
     auto* sub = app.add_subcommand(name, help);
@@ -67,9 +61,7 @@ int run(int argc, char** argv) {
     use(u);
     return 0;
   }
-  std::set<std::string> given;
-  for (const auto* option : train_command->get_options())
-    if (option->count() > 0) given.insert(option->get_lnames().front());
+  const auto given = program::given_flags(*train_command);
   if (options.preset == "reference") apply_reference(options, given);
   return train(options);
 }

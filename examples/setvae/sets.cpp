@@ -26,24 +26,14 @@
 namespace setvae {
 
 using namespace vaelib;
+using program::one_of;
+using program::refuse_unless;
 using Json = nlohmann::ordered_json;
 
 namespace {
 
-template <class T>
-void refuse_unless(bool right, const char* flag, const T& value, const char* expected) {
-  if (!right) throw UsageError(text("--", flag, ' ', value, ": expected ", expected));
-}
-void one_of(const char* flag, const std::string& value, std::initializer_list<const char*> known) {
-  std::string names;
-  for (const char* name : known) {
-    if (value == name) return;
-    names += text(names.empty() ? "" : ", ", name);
-  }
-  throw UsageError(text("--", flag, ' ', value, ": expected one of ", names));
-}
 void check(const Options& o) {
-  const auto between = [](const char* flag, std::int64_t value, std::int64_t least, std::int64_t most) { refuse_unless(value >= least && value <= most, flag, value, text(least, " to ", most).c_str()); };
+  const auto between = [](const char* flag, std::int64_t value, std::int64_t least, std::int64_t most) { refuse_unless(value >= least && value <= most, flag, value, text(least, " to ", most)); };
   one_of("preset", o.preset, {"measured", "reference"});
   one_of("initial", o.initial, {"gaussian", "mixture", "fixed"});
   one_of("norm", o.norm, {"post", "pre", "none"});

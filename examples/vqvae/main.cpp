@@ -21,14 +21,7 @@ int run(int argc, char** argv) {
   Options options;
   UseOptions u;
   auto* train_command = app.add_subcommand("train", "train a model; writes it, a report and pictures");
-  each_option(options, [&](const char* name, const char* help, auto& member, const char* group) {
-    const std::string flag = std::string("--") + name;
-    if constexpr (std::is_same_v<std::remove_reference_t<decltype(member)>, bool>) {
-      train_command->add_flag(flag, member, help)->group(group);
-    } else {
-      train_command->add_option(flag, member, help)->group(group)->capture_default_str()->take_last();
-    }
-  });
+  program::add_flags(*train_command, options);
   const struct {
     const char *name, *help;
     bool images, output;
@@ -70,9 +63,7 @@ int run(int argc, char** argv) {
     u.command == "prior" || u.command == "sample" ? prior(u) : use(u);
     return 0;
   }
-  std::set<std::string> given;
-  for (const auto* option : train_command->get_options())
-    if (option->count() > 0) given.insert(option->get_lnames().front());
+  const auto given = program::given_flags(*train_command);
   resolve(options, given);
   return train(options);
 }

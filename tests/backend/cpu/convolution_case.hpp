@@ -4,6 +4,9 @@
 #include <doctest/doctest.h>
 
 #include <vaelib/backend/shapes.hpp>
+
+#include <cstring>
+#include <span>
 #include <vector>
 
 #include "kernels_under_test.hpp"
@@ -83,4 +86,38 @@ inline void check(const ConvolutionCase& c, const ConvolutionResults& r, double 
 
 inline bool same(const ConvolutionResults& a, const ConvolutionResults& b) {
   return same_bits(a.forward, b.forward) && same_bits(a.adjoint, b.adjoint) && same_bits(a.gradient, b.gradient);
+}
+
+/// compute(pool, case) gives the same bits for any number of threads and any width of vectors.
+template <class Compute>
+void check_threads_and_widths(std::span<const ConvolutionShape> shapes, long images, Compute compute) {
+  for (const ConvolutionShape& s : shapes) {
+    const ConvolutionCase c(s, images, false);
+    vaelib::cpu::Pool one(1);
+    const ConvolutionResults expected = compute(one, c);
+    for (int threads : {2, 3, 4}) {
+      vaelib::cpu::Pool pool(threads);
+      CHECK(same(expected, compute(pool, c)));
+    }
+    for_each_fused_kernels([&] { CHECK(same(expected, compute(one, c))); });
+  }
+}
+
+/// An image has the same bits alone and in a batch of `images`.
+template <class Compute>
+void check_alone_and_in_batch(std::span<const ConvolutionShape> shapes, long images, Compute compute) {
+  vaelib::cpu::Pool pool(2);
+  for (const ConvolutionShape& s : shapes) {
+    const ConvolutionCase batch(s, images, false);
+    const ConvolutionResults expected = compute(pool, batch);
+    ConvolutionCase one(s, 1, false);
+    const auto x_size = long(one.x.size()), y_size = long(one.y.size());
+    for (const long image : {0L, images / 2, images - 1}) {
+      one.x.assign(batch.x.begin() + image * x_size, batch.x.begin() + (image + 1) * x_size);
+      one.y.assign(batch.y.begin() + image * y_size, batch.y.begin() + (image + 1) * y_size);
+      const ConvolutionResults r = compute(pool, one);
+      CHECK(std::memcmp(r.forward.data(), expected.forward.data() + image * y_size, std::size_t(y_size) * 4) == 0);
+      CHECK(std::memcmp(r.adjoint.data(), expected.adjoint.data() + image * x_size, std::size_t(x_size) * 4) == 0);
+    }
+  }
 }

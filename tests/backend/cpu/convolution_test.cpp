@@ -63,33 +63,11 @@ TEST_CASE("convolutions follow the definition for layers of models, and add") {
 }
 
 TEST_CASE("convolutions give the same bits for any number of threads and any width of vectors") {
-  for (const ConvolutionShape& s : samples) {
-    const Case c(s, 37, false);
-    Pool one(1);
-    const Results expected = compute(one, c);
-    for (int threads : {2, 3, 4}) {
-      Pool pool(threads);
-      CHECK(same(expected, compute(pool, c)));
-    }
-    for_each_fused_kernels([&] { CHECK(same(expected, compute(one, c))); });
-  }
+  check_threads_and_widths(samples, 37, [](Pool& pool, const Case& c) { return compute(pool, c); });
 }
 
 TEST_CASE("an image has the same bits alone and in a batch") {
-  Pool pool(2);
-  for (const ConvolutionShape& s : samples) {
-    const Case batch(s, 11, false);
-    const Results expected = compute(pool, batch);
-    Case one(s, 1, false);
-    const std::size_t x_size = one.x.size(), y_size = one.y.size();
-    for (std::size_t image : {0, 3, 10}) {
-      one.x.assign(batch.x.begin() + image * x_size, batch.x.begin() + (image + 1) * x_size);
-      one.y.assign(batch.y.begin() + image * y_size, batch.y.begin() + (image + 1) * y_size);
-      const Results r = compute(pool, one);
-      CHECK(std::memcmp(r.forward.data(), &expected.forward[image * y_size], y_size * 4) == 0);
-      CHECK(std::memcmp(r.adjoint.data(), &expected.adjoint[image * x_size], x_size * 4) == 0);
-    }
-  }
+  check_alone_and_in_batch(samples, 11, [](Pool& pool, const Case& c) { return compute(pool, c); });
 }
 
 TEST_CASE("convolutions finish every element once, at its place") {

@@ -4,9 +4,11 @@
 #include <vaelib/layers/flatten.hpp>
 #include <vaelib/likelihoods/continuous_bernoulli.hpp>
 #include <vaelib/likelihoods/laplace.hpp>
+#include <vaelib/metrics/posterior.hpp>
 #include <vaelib/models/vae.hpp>
 #include <vaelib/schedules/schedule.hpp>
 #include <vaelib/train/gradient_check.hpp>
+#include <vaelib/train/session.hpp>
 #include <vaelib/train/trainer.hpp>
 
 using namespace vaelib;
@@ -344,4 +346,44 @@ TEST_CASE("a linear VAE reaches the likelihood of probabilistic PCA") {
   const auto& w = trainer.weights();
   CHECK(w.parameters.back().name == "likelihood.log_sigma");
   CHECK(std::abs(double(w.values[w.parameters.back().leaf.offset]) - 0.5 * std::log(noise)) < 0.02);
+}
+
+TEST_CASE("a linear VAE with more latents than the data need: the ELBO of probabilistic PCA, and the others collapse exactly") {
+  // With the noise given, a principal component is worth a latent only where its variance is above the noise; Lucas et al.
+  // 2019, section 4.
+  constexpr int D = Ellipsoid::features, latents = 5;
+  constexpr double noise = 0.36;
+  double best = 0.5 * D * std::log(2 * pi);
+  int useful = 0;
+  for (const double deviation : Ellipsoid::deviations) {
+    const double variance = deviation * deviation;
+    useful += variance > noise;
+    best += variance > noise ? 0.5 * (std::log(variance) + 1) : 0.5 * (std::log(noise) + variance / noise);
+  }
+  REQUIRE(useful == 2);
+  using LinearVae = Vae<Sequential<Shape{D}>, Gaussian<latents>, Sequential<Shape{latents}, Linear<D>>, FixedGaussian>;
+  LinearVae model;
+  model.likelihood.sigma = float(std::sqrt(noise));
+  Trainer trainer(model, Adam{.learning_rate = 1e-2f}, Cpu(1), 4);
+  trainer.fit(Ellipsoid{}, {.epochs = 150, .batch_size = 128, .learning_rate = Cosine{.steps = 150 * 32}});
+  std::vector<std::uint32_t> rows(4096);
+  std::iota(rows.begin(), rows.end(), 0u);
+  Floats x(rows.size() * D);
+  Ellipsoid{}.fill(0, rows, x.data(), nullptr);
+  double elbo = 0;
+  for (std::uint64_t number = 0; number < 100; ++number) {
+    const auto result = trainer.learner.evaluate({4096, D, x.data()}, 1, 0, number);
+    elbo += (result.reconstruction + result.kl) / 100;
+  }
+  INFO("negative ELBO ", elbo, ", of probabilistic PCA ", best);
+  CHECK(std::abs(elbo - best) < 0.01);  // the standard error of the samples is 0.003
+  Session session(trainer.weights(), Cpu(1));
+  const auto means = session.encode(x);
+  const auto logvars = session.run(4096, D, x.data(), nullptr, 0, [](auto& step, const auto& m, const auto& batch) {
+    return m.latent.logvar(step, m.encode(step, input<Shape{D}>(step, batch), batch));
+  });
+  const auto use = metrics::posterior_use(means, logvars, latents);
+  CHECK(use.active_by_kl == useful);
+  CHECK(use.avg_active_units == useful);
+  CHECK(use.collapse_ratio == doctest::Approx(3.0 / 5));
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# open_report.sh CHROMIUM PROGRAM FOLDER      PROGRAM: vae or vqvae
+# open_report.sh CHROMIUM PROGRAM FOLDER      PROGRAM: vae, vqvae or setvae
 # Trains a small model, and opens its report in headless Chromium: nothing is said on the console, nothing is asked of the
 # network, every figure of report.json is there and drawn, and the page is not wider than a phone or a desk.
 set -eu
@@ -12,6 +12,9 @@ folder=$(cd "$folder" && pwd)
 case $(basename "$program") in
   vae*)
     "$program" train --quiet --data shapes --images 64 --epochs 2 --model-type fc --hidden-size 16 --code-size 3 --output-dir "$folder/run"
+    ;;
+  setvae*)
+    "$program" train --quiet --sets 64 --least 5 --most 40 --epochs 2 --width 8 --heads 2 --latent 2 --inducing 3 --output-dir "$folder/run"
     ;;
   *)
     "$program" train --quiet --images 64 --image-size 16 --epochs 2 --width 8 --hidden 4 --blocks 1 --codes 16 --code-width 8 --adversarial 0.4 --perceptual 0.1 \

@@ -132,7 +132,8 @@ TEST_CASE("vqvae: a model file that promises more than it holds is refused befor
     check_refusal(run({"encode", "--model-path", path, "--output", folder / "x.npy"}, vqvae), 1, sentence, "vqvae");
     check_refusal(run({"check", "--model-path", path, "--output-dir", folder / "out"}, codebook), 1, sentence, "codebook");
   };
-  refused_with(",'width':4096,'hidden':4096,'blocks':64,'codes':1048576,'code-width':4096", "32 32 3", "numbers, more than the 1 that the file has");
+  refused_with(",'width':4096,'hidden':4096,'blocks':64,'codes':65536,'code-width':4096", "32 32 3", "numbers, more than the 1 that the file has");
+  refused_with(",'codes':1048576,'code-width':4096", "32 32 3", "a codebook of 1048576 codes of 4096 numbers, expected fewer than 2^31 numbers");
   refused_with(",'adversarial':1,'discriminator-width':1024", "32 32 3", "numbers, more than the 1 that the file has");
   refused_with(",'quantizer':'fsq','levels':'999999,999999,999999'", "32 32 3", "make 9.99997e+17 codes, expected less than 2^31");
   refused_with(",'width':-3", "32 32 3", "its metadata 'vqvae.options' cannot be: --width -3: expected 2 to 4096");

@@ -520,7 +520,7 @@ TEST_CASE("what quantizers refuse") {
   CHECK(message([&] { with([](auto& o) { o.temperature = -1.0f; }); }) == "vaelib: the temperature of sampled codes is -1, expected more than 0");
   CHECK(message([&] { with([](auto& o) { o.spread = 1.0f, o.entropy_temperature = 0.0f; }); }) == "vaelib: the temperature of soft assignments is 0, expected more than 0");
   CHECK(message([&] { with([](auto& o) { o.decay = 1.5f; }); }) == "vaelib: the decay of a codebook is 1.5, expected 0 to 1");
-  CHECK(message([] { Bench<VectorQuantizer<dynamic>>({plain(), {0}}, Shape{2}); }) == "vaelib: a codebook has at least one code, found 0");
+  CHECK(message([] { Bench<VectorQuantizer<dynamic>>({plain(), {0}}, Shape{2}); }) == "vaelib: a codebook has at least one code of one number, found 0 of 2");
   CHECK(message([] { FiniteScalar{8, 1}; }) == "vaelib: level 1 of FiniteScalar is 1, expected at least 2");
   CHECK(message([] { Bench<FiniteScalar>(FiniteScalar{8, 8}, Shape{3}); }) == "vaelib: FiniteScalar has 2 levels, and the vectors have 3 channels");
   CHECK(message([] { Bench<LookupFree>({}, Shape{40}); }) == "vaelib: LookupFree takes vectors of 1 to 18 channels, found 40");

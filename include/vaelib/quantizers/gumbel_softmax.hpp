@@ -32,7 +32,7 @@ struct GumbelSoftmax {
   static constexpr int per_vector() { return 1; }
   [[gnu::cold]] void build(Shape in) {
     width = in.channels;
-    if (int(codes) < 1 || width < 1) fail("vaelib: a codebook has at least one code of one number, found ", int(codes), " of ", width);
+    detail::table_size(codes, width);
     projection = {{width, int(codes)}, initialize(Initializer::torch, width, codes), Layout::linear};
     codebook = {{int(codes), width}, normal(1)};
     batch_count = {int(codes), 0};

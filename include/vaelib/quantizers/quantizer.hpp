@@ -108,6 +108,13 @@ void count_codes(S& step, const State& state, long rows, const std::int32_t* ind
   for (long r = 0; r < rows; ++r) counted[index[r]] += 1;
 }
 
+/// Numbers of a table of codes, which a State can count.
+[[gnu::cold]] inline int table_size(int codes, int width) {
+  if (codes < 1 || width < 1) fail("vaelib: a codebook has at least one code of one number, found ", codes, " of ", width);
+  if (std::int64_t{codes} * width > INT32_MAX) fail("vaelib: a codebook of ", codes, " codes of ", width, " numbers, expected fewer than 2^31 numbers in all");
+  return codes * width;
+}
+
 /// Codes from outside, which may be anything.
 inline void check_codes(long count, const std::int32_t* codes, int below) {
   for (long k = 0; k < count; ++k)

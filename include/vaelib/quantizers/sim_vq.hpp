@@ -34,8 +34,7 @@ struct SimVq {
   static constexpr int per_vector() { return 1; }
   [[gnu::cold]] void build(Shape in) {
     width = in.channels;
-    if (int(codes) < 1 || width < 1) fail("vaelib: a codebook has at least one code of one number, found ", int(codes), " of ", width);
-    table = {int(codes) * width, 0};
+    table = {detail::table_size(codes, width), 0};
     table.columns = width;
     table.initial = normal(1 / std::sqrt(float(width)));
     middle = {width, 0};

@@ -71,13 +71,12 @@ struct VectorQuantizer {
   [[gnu::cold]] void build(Shape in) {
     width = in.channels;
     const int k = codes;
-    if (k < 1) fail("vaelib: a codebook has at least one code, found ", k);
-    if (width < 1) fail("vaelib: a vector has at least one number, found samples of shape ", text_of(in));
-    codebook = {k * width, 0};
+    const int numbers = detail::table_size(k, width);
+    codebook = {numbers, 0};
     codebook.initial = options.start == CodebookStart::uniform ? uniform(1.0f / float(k)) : normal(1);
     codebook.columns = width;
     learned = {{k, width}, constant(0)};
-    sum = {k * width, 0};
+    sum = {numbers, 0};
     sum.columns = width;
     count = {k, 1};
     batch_count = {k, 0};

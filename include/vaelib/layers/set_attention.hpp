@@ -1,9 +1,9 @@
 // Layers of sets after Lee et al. 2019, "Set Transformer", section 3, on ragged rows (core/rows.hpp):
 //
-//   MAB(x, y)   h = norm(x + attention(x, y)),   norm(h + rff(h))      rows of x look at rows of y; rff: two linear
-//   layers SAB(x)      MAB(x, x): every point looks at all points of its set ISAB(x)     h = MAB(I, x),   MAB(x, h)
-//   through `inducing` learned rows I, a copy for each set PMA(x)      MAB(S, rff(x)): `seeds` learned rows S pool a
-//   set
+//   MAB(x, y)   h = norm(x + attention(x, y)),   norm(h + rff(h))      rows of x look at rows of y; rff: two linear layers
+//   SAB(x)      MAB(x, x)                                              every point looks at all points of its set
+//   ISAB(x)     h = MAB(I, x),   MAB(x, h)                             through `inducing` learned rows I, a copy for each set
+//   PMA(x)      MAB(S, rff(x))                                         `seeds` learned rows S pool a set
 //
 // All take and give rows of Width features; MAB, SAB and ISAB give a row for each of x, PMA `seeds` rows a set. The
 // order of the points of a set does not matter but for rounding. Norm::post is the paper's; Norm::pre puts the norms

@@ -88,6 +88,22 @@ inline bool same(const ConvolutionResults& a, const ConvolutionResults& b) {
   return same_bits(a.forward, b.forward) && same_bits(a.adjoint, b.adjoint) && same_bits(a.gradient, b.gradient);
 }
 
+/// compute(pool, case, add, before) follows the definition with every set of kernels, and adds to what was there before.
+template <class Compute>
+void check_definition_and_sum(std::span<const ConvolutionShape> shapes, Compute compute) {
+  vaelib::cpu::Pool pool(2);
+  for_each_kernels([&] {
+    for (const ConvolutionShape& s : shapes) {
+      const ConvolutionCase c(s, 5);
+      CAPTURE(s.height);
+      CAPTURE(s.width);
+      CAPTURE(s.channels);
+      check(c, compute(pool, c, false, 1e30f));
+      check(c, compute(pool, c, true, 0.5f), 0.5);
+    }
+  });
+}
+
 /// compute(pool, case) gives the same bits for any number of threads and any width of vectors.
 template <class Compute>
 void check_threads_and_widths(std::span<const ConvolutionShape> shapes, long images, Compute compute) {

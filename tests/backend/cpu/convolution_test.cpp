@@ -24,6 +24,8 @@ Results compute(Pool& pool, const Case& c, bool add = false, float before = 1e30
   return r;
 }
 
+constexpr auto without_sum = [](Pool& pool, const Case& c) { return compute(pool, c); };
+
 const ConvolutionShape samples[] = {
     shape(28, 28, 1, 32, 4, 4, 2, 1), shape(14, 14, 32, 64, 4, 4, 2, 1), shape(16, 16, 3, 32, 4, 4, 2, 1),
     shape(8, 8, 64, 24, 4, 4, 2, 1),  shape(9, 7, 5, 6, 3, 3, 2, 0),     shape(10, 11, 17, 3, 3, 2, 3, 1),
@@ -49,25 +51,15 @@ TEST_CASE("convolution, adjoint and weight gradient follow the definition for al
 }
 
 TEST_CASE("convolutions follow the definition for layers of models, and add") {
-  Pool pool(2);
-  for_each_kernels([&] {
-    for (const ConvolutionShape& s : samples) {
-      const Case c(s, 5);
-      CAPTURE(s.height);
-      CAPTURE(s.width);
-      CAPTURE(s.channels);
-      check(c, compute(pool, c));
-      check(c, compute(pool, c, true, 0.5f), 0.5);
-    }
-  });
+  check_definition_and_sum(samples, compute);
 }
 
 TEST_CASE("convolutions give the same bits for any number of threads and any width of vectors") {
-  check_threads_and_widths(samples, 37, [](Pool& pool, const Case& c) { return compute(pool, c); });
+  check_threads_and_widths(samples, 37, without_sum);
 }
 
 TEST_CASE("an image has the same bits alone and in a batch") {
-  check_alone_and_in_batch(samples, 11, [](Pool& pool, const Case& c) { return compute(pool, c); });
+  check_alone_and_in_batch(samples, 11, without_sum);
 }
 
 TEST_CASE("convolutions finish every element once, at its place") {

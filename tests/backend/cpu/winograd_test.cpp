@@ -27,6 +27,8 @@ ConvolutionShape square(int height, int width, int channels, int out_channels, i
   return shape(height, width, channels, out_channels, kernel, kernel, kernel == 4 ? 2 : 1, padding);
 }
 
+constexpr auto without_sum = [](Pool& pool, const Case& c) { return compute(pool, c); };
+
 const ConvolutionShape samples[] = {
     square(8, 8, 64, 48, 3),  square(7, 5, 16, 96, 3),  square(1, 1, 32, 16, 3),  square(3, 200, 16, 16, 3),
     square(8, 8, 48, 64, 4),  square(10, 7, 80, 16, 4), square(2, 2, 16, 16, 4),  square(5, 120, 16, 32, 4),
@@ -49,25 +51,15 @@ TEST_CASE("Winograd's convolutions follow the definition for all small geometrie
 }
 
 TEST_CASE("Winograd's convolutions follow the definition for layers of models, and add") {
-  Pool pool(2);
-  for_each_kernels([&] {
-    for (const ConvolutionShape& s : samples) {
-      const Case c(s, 5);
-      CAPTURE(s.height);
-      CAPTURE(s.width);
-      CAPTURE(s.channels);
-      check(c, compute(pool, c));
-      check(c, compute(pool, c, true, 0.5f), 0.5);
-    }
-  });
+  check_definition_and_sum(samples, compute);
 }
 
 TEST_CASE("Winograd's convolutions give the same bits for any number of threads and any width of vectors") {
-  check_threads_and_widths(samples, 67, [](Pool& pool, const Case& c) { return compute(pool, c); });
+  check_threads_and_widths(samples, 67, without_sum);
 }
 
 TEST_CASE("an image convolved by Winograd's algorithm has the same bits alone and in a batch") {
-  check_alone_and_in_batch(samples, 30, [](Pool& pool, const Case& c) { return compute(pool, c); });
+  check_alone_and_in_batch(samples, 30, without_sum);
 }
 
 TEST_CASE("Winograd's convolutions finish every element once, at its place") {

@@ -2988,8 +2988,9 @@ struct Lanes {
   VAELIB_INLINE Lanes() : v{} {}
   VAELIB_INLINE Lanes(const Lanes& o) : v(o.v) {}
   VAELIB_INLINE Lanes& operator=(const Lanes& o) { return v = o.v, *this; }
+  /// -(-s - 0) is s, -0 included; GCC 12 makes 16 masked instructions of s - 0, and one of this.
   template <Arithmetic Number>
-  VAELIB_INLINE Lanes(Number s) : v(static_cast<float>(s) - Float{}) {}  // s - 0 keeps the sign of zero
+  VAELIB_INLINE Lanes(Number s) : v(-(-static_cast<float>(s) - Float{})) {}
   static VAELIB_INLINE Lanes from(const Float& x) {
     Lanes r;
     r.v = x;
@@ -3152,14 +3153,16 @@ VAELIB_INLINE constexpr T sum(T x) {
   return x;
 }
 #if VAELIB_HAS_LANES
-template <int Width>
-VAELIB_INLINE float sum(const Lanes<Width>& x) {
-  float parts[Width];
-  store(parts, x);
-  for (int half = Width / 2; half > 0; half /= 2) {
-    for (int k = 0; k < half; ++k) parts[k] += parts[k + half];
-  }
-  return parts[0];
+VAELIB_INLINE float sum(const Lanes<4>& x) {
+  const auto pairs = x.v + __builtin_shufflevector(x.v, x.v, 2, 3, 2, 3);
+  return pairs[0] + pairs[1];
+}
+VAELIB_INLINE float sum(const Lanes<8>& x) {
+  return sum(Lanes<4>::from(__builtin_shufflevector(x.v, x.v, 0, 1, 2, 3) + __builtin_shufflevector(x.v, x.v, 4, 5, 6, 7)));
+}
+VAELIB_INLINE float sum(const Lanes<16>& x) {
+  return sum(Lanes<8>::from(__builtin_shufflevector(x.v, x.v, 0, 1, 2, 3, 4, 5, 6, 7) +
+                            __builtin_shufflevector(x.v, x.v, 8, 9, 10, 11, 12, 13, 14, 15)));
 }
 #endif
 
@@ -7890,6 +7893,7 @@ struct RowSpace {
   long first = 0;                 ///< position of the first row in the global batch: the random numbers of a row depend on it
   long groups = 0;                ///< ragged rows: how many sets the rows belong to
   const long* offsets = nullptr;  ///< ragged rows: set s holds the rows offsets[s] .. offsets[s + 1] - 1; groups + 1 numbers
+  int each = 0;                   ///< ragged rows: how many every set has, where a layer made them so; 0: they vary
 };
 
 }  // namespace vaelib::inline VAELIB_ABI
@@ -8108,10 +8112,11 @@ class Step {
   // ---- what operations are made of
 
   /// A row space of this step: `count` rows, the first of which is row `first` of the global batch.
-  const RowSpace* rows(long count, long first = 0) { return new (arena.allocate<RowSpace>(1)) RowSpace{count, first, 0, nullptr}; }
+  const RowSpace* rows(long count, long first = 0) { return new (arena.allocate<RowSpace>(1)) RowSpace{count, first, 0, nullptr, 0}; }
   /// Ragged rows: the rows of all groups one after another; offsets holds groups + 1 numbers and must outlive the step.
-  const RowSpace* ragged(long groups, const long* offsets, long first = 0) {
-    return new (arena.allocate<RowSpace>(1)) RowSpace{offsets[groups], first, groups, offsets};
+  /// `each`: how many rows every set has, where that is a setting of a layer rather than of the data.
+  const RowSpace* ragged(long groups, const long* offsets, long first = 0, int each = 0) {
+    return new (arena.allocate<RowSpace>(1)) RowSpace{offsets[groups], first, groups, offsets, each};
   }
   /// The row space of numbers that belong to the whole batch, such as a loss.
   const RowSpace* single() { return single_row ? single_row : single_row = rows(1); }

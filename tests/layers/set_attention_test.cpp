@@ -404,6 +404,7 @@ TEST_CASE("layers of sets: gradients") {
                       offsets);
   check_layer_of_sets(ISAB<dynamic, dynamic, GELU, Over::slots>{.inducing = 4, .mab1 = {.width = 4, .heads = 2}}, 4,
                       offsets);
+  check_layer_of_sets(SAB<dynamic, dynamic, GELU>{{.width = 16, .heads = 4, .hidden = 32}}, 16, offsets);  // in one pass
   check_layer_of_sets(PMA<dynamic, dynamic, GELU>{.seeds = 2, .mab = {.width = 4, .heads = 1}}, 4, offsets);
   for (const Pooling how : {Pooling::sum, Pooling::mean, Pooling::max})
     check_layer_of_sets(Pooled<Linear<dynamic>>{how, {3}}, 4, offsets);
@@ -413,6 +414,7 @@ TEST_CASE("layers of sets: company, order and threads") {
   check_sets(SAB<dynamic, dynamic>{{.width = 8, .heads = 2}}, 8);
   check_sets(ISAB<dynamic, dynamic>{.inducing = 5, .mab1 = {.width = 8, .heads = 2, .norm = Norm::pre}}, 8);
   check_sets(ISAB<dynamic, dynamic, ReLU, Over::slots>{.inducing = 5, .mab1 = {.width = 8, .heads = 4}}, 8);
+  check_sets(ISAB<dynamic, dynamic, GELU>{.inducing = 5, .mab1 = {.width = 16, .heads = 2}}, 16);
   check_sets(PMA<dynamic, dynamic>{.seeds = 2, .mab = {.width = 8, .heads = 2}}, 8, 2);
   for (const Pooling how : {Pooling::sum, Pooling::mean, Pooling::max})
     check_sets(Pooled<Linear<dynamic>>{how, {3}}, 4, 1);

@@ -74,10 +74,11 @@ class Step {
   // ---- what operations are made of
 
   /// A row space of this step: `count` rows, the first of which is row `first` of the global batch.
-  const RowSpace* rows(long count, long first = 0) { return new (arena.allocate<RowSpace>(1)) RowSpace{count, first, 0, nullptr}; }
+  const RowSpace* rows(long count, long first = 0) { return new (arena.allocate<RowSpace>(1)) RowSpace{count, first, 0, nullptr, 0}; }
   /// Ragged rows: the rows of all groups one after another; offsets holds groups + 1 numbers and must outlive the step.
-  const RowSpace* ragged(long groups, const long* offsets, long first = 0) {
-    return new (arena.allocate<RowSpace>(1)) RowSpace{offsets[groups], first, groups, offsets};
+  /// `each`: how many rows every set has, where that is a setting of a layer rather than of the data.
+  const RowSpace* ragged(long groups, const long* offsets, long first = 0, int each = 0) {
+    return new (arena.allocate<RowSpace>(1)) RowSpace{offsets[groups], first, groups, offsets, each};
   }
   /// The row space of numbers that belong to the whole batch, such as a loss.
   const RowSpace* single() { return single_row ? single_row : single_row = rows(1); }

@@ -87,7 +87,7 @@ VAELIB_INLINE void copy_head(long rows, int width, const Real* from, long row, R
   const long line = attention_line(width);
   for (long d = 0; d < width; d += LaneTraits<T>::width)
     for (long i = 0; i < rows; ++i)
-      store<T>(to + i * line + d, spread<T>(scale) * load<T>(from + i * row + d, width - d));
+      store<T>(to + i * line + d, T(scale) * load<T>(from + i * row + d, width - d));
 }
 
 /// Zeros where a gradient is to be written, so that all parts of it can be added.

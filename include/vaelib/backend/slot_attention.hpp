@@ -143,7 +143,7 @@ void slot_attention_gradient(Backend& backend, const AttentionRows& rows, long m
         slot_weights<T>(slots, count, width, q + first * row + h * width, row, keys, p);
         tiles<T>(slots, columns, out, Left<Real>{slopes, wide, 1}, Right<Real>{values, line},
                  [=](long r, long c, const T& dp)
-                     VAELIB_LOOP { store<T>(ds + r * line + c, dp - spread<T>(means[r])); });
+                     VAELIB_LOOP { store<T>(ds + r * line + c, dp - T(means[r])); });
         for (long c = 0; c < columns; c += lanes) {
           T mean(Real(0));
           for (long i = 0; i < slots; ++i) mean = mean + load<T>(p + i * line + c) * load<T>(ds + i * line + c);

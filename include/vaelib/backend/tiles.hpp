@@ -31,13 +31,6 @@ struct Registers<Lanes<Width>> {
 };
 #endif
 
-/// The same number in all lanes. GCC 12 makes 16 masked instructions of the constructor of Lanes where the number is
-/// not known before, and one of this.
-template <class T, class Real>
-VAELIB_INLINE T spread(Real number) {
-  return Registers<T>::lanes(number - typename Registers<T>::type{});
-}
-
 /// The left operand of a product: element (i, p) is data[i * row + p * step].
 template <class Real>
 struct Left {

@@ -11,6 +11,7 @@ struct RowSpace {
   long first = 0;                 ///< position of the first row in the global batch: the random numbers of a row depend on it
   long groups = 0;                ///< ragged rows: how many sets the rows belong to
   const long* offsets = nullptr;  ///< ragged rows: set s holds the rows offsets[s] .. offsets[s + 1] - 1; groups + 1 numbers
+  int each = 0;                   ///< ragged rows: how many every set has, where a layer made them so; 0: they vary
 };
 
 }  // namespace vaelib::inline VAELIB_ABI

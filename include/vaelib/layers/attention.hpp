@@ -11,6 +11,7 @@
 
 #include <vaelib/backend/slot_attention.hpp>
 #include <vaelib/layers/linear.hpp>
+#include <vaelib/layers/table_attention.hpp>
 
 namespace vaelib::inline VAELIB_ABI {
 
@@ -109,6 +110,20 @@ struct MultiHeadAttention {
   template <class S, class X, class Y>
   auto operator()(S& step, X x, Y y) const {
     static_assert(X::static_shape.is_flat() && Y::static_shape.is_flat(), "vaelib: attention takes flat rows");
+    using Rows = decltype(query.forward(step, x));
+    const RowSpace *from = x.space(), *to = y.space();
+    if (from->groups == to->groups && from != to) {
+      if (detail::worth_tables(from->each, heads, width)) {
+        const auto softmax = What == Over::keys ? TableSoftmax::over_points : TableSoftmax::over_slots;
+        const auto q = query.forward(step, x);
+        return output.forward(step, Rows{detail::few_queries(step, softmax, heads, q.node, y.node, key, value), q.shape});
+      }
+      if constexpr (What == Over::keys)
+        if (detail::worth_tables(to->each, heads, width)) {
+          const auto k = key.forward(step, y), v = value.forward(step, y);
+          return Rows{detail::few_keys(step, heads, x.node, k.node, v.node, query, output), k.shape};
+        }
+    }
     const auto q = query.forward(step, x), k = key.forward(step, y), v = value.forward(step, y);
     return output.forward(step, attention<What>(step, q, k, v, heads));
   }

@@ -15,6 +15,7 @@
 
 #include <vaelib/layers/attention.hpp>
 #include <vaelib/layers/layer_norm.hpp>
+#include <vaelib/layers/residual_mlp.hpp>
 
 namespace vaelib::inline VAELIB_ABI {
 
@@ -38,7 +39,7 @@ struct RepeatedRows {
     const long groups = sets->groups, size = rows.size();
     long* offsets = step.arena.template allocate<long>(groups + 1);
     for (long g = 0; g <= groups; ++g) offsets[g] = g * count;
-    auto y = step.template variable<Shape{Width}>(step.ragged(groups, offsets), Shape{int(width)},
+    auto y = step.template variable<Shape{Width}>(step.ragged(groups, offsets, 0, count), Shape{int(width)},
                                                   step.needs_gradient(rows));
     step.backend.spread_rows(groups, size, step.value(rows), 1, {y.value()});
     if (y.needs_gradient())
@@ -86,7 +87,10 @@ struct MAB {
   X operator()(S& step, X x, Y y) const {
     static_assert(agree(X::static_shape, Shape{Width}), "vaelib: MAB adds to rows of its own width");
     const X from = norm == Norm::pre ? ln0.forward(step, x) : x;
-    X h = add(step, x, like(x, x.node == y.node ? attention(step, from, from) : attention(step, from, y)));
+    const X a = like(x, x.node == y.node ? attention(step, from, from) : attention(step, from, y));
+    if (norm == Norm::post && ResidualMlp::fits(width, linear1.out))
+      return {detail::residual_mlp(step, Activation{}, x.node, a.node, ln0, linear1, linear2, ln1), x.shape};
+    X h = add(step, x, a);
     if (norm == Norm::post) h = ln0.forward(step, h);
     const X y1 = add(step, h, rff(step, norm == Norm::pre ? ln1.forward(step, h) : h));
     return norm == Norm::post ? ln1.forward(step, y1) : y1;

@@ -1,6 +1,6 @@
 // The time of one training step: forward, backward, Adam.
 //
-//   bench_train_step [--threads N] [flags of Google Benchmark]      train_step/fc, ... conv28, conv64, vq;
+//   bench_train_step [--threads N] [flags of Google Benchmark]      train_step/fc, ... conv28, conv64, vq, set;
 //                                                                   the same in bfloat16: train_step_bfloat16/...
 //   bench_train_step [--threads N] --worker NAME --weights FILE --inputs FILE      a contestant of compare.py
 //
@@ -15,6 +15,7 @@
 #include <vaelib/backend/cpu/bfloat16.hpp>
 
 #include "fma_peak.hpp"
+#include "set_workload.hpp"
 #include "workloads.hpp"
 #ifdef VAELIB_BENCH_OPENBLAS
 #include <cblas.h>
@@ -74,6 +75,7 @@ int run_benchmarks(const Options& options, int count, char** rest) {
   add_benchmarks<Conv28>(options.threads);
   add_benchmarks<Conv64>(options.threads);
   add_benchmarks<Vq>(options.threads);
+  add_benchmarks<Set>(options.threads);
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
   return 0;
@@ -131,6 +133,8 @@ class Worker {
       if constexpr (requires { model.latent; }) {
         model.latent.logvar_limit = 1e6f;  // the peers do not clamp
         model.latent.noise = noise.data() + i * noise_of_step;
+      } else if constexpr (requires { model.noise; }) {
+        model.noise = noise.data() + i * noise_of_step;
       }
       all += (i ? " " : "") + number(fresh.step());
     }
@@ -152,8 +156,9 @@ bool serve(const Options& options) {
 }
 
 int run_worker(const Options& options) {
-  if (serve<Fc>(options) || serve<Conv28>(options) || serve<Conv64>(options) || serve<Vq>(options)) return 0;
-  fail("--worker ", options.worker, ": expected fc, conv28, conv64 or vq");
+  if (serve<Fc>(options) || serve<Conv28>(options) || serve<Conv64>(options) || serve<Vq>(options) || serve<Set>(options))
+    return 0;
+  fail("--worker ", options.worker, ": expected fc, conv28, conv64, vq or set");
 }
 
 /// Takes the program's own options out of the arguments; what is left is Google Benchmark's.

@@ -65,6 +65,38 @@ def codebook(name, codes, width, vectors):
     return Layer(name, (codes, width), 0, vectors * codes * width / 3)
 
 
+def norm(name, width):
+    return Layer(name, (width,), width, 0)
+
+
+def rows(name, *extents):
+    """Parameters without a product."""
+    return Layer(name, extents, 0, 0)
+
+
+def attention_block(name, queries, keys, width=64):
+    """Multi-head attention of `queries` to `keys` rows and what follows it; the products are those of one set."""
+    def layer(part, count, products=0):
+        return Layer(f"{name}.{part}", (width, width), width, count * width**2 + products)
+
+    return [
+        layer("attention.query", queries), layer("attention.key", keys, queries * keys * width),
+        layer("attention.value", keys, queries * keys * width), layer("attention.output", queries),
+        norm(f"{name}.ln0", width), norm(f"{name}.ln1", width), layer("linear1", queries), layer("linear2", queries),
+    ]
+
+
+def set_level(level):
+    """Inducing points look at points and are looked at, on the way in and on the way out."""
+    blocks = [
+        attention_block(f"blocks.{4 * level + i}", *sizes) for i, sizes in enumerate([(16, 256), (256, 16)] * 2)
+    ]
+    heads = [(f"prior.{level}", 64, 32), (f"posterior.{level}", 128, 32), (f"lift.{level}", 16, 64)]
+    return sum(blocks, []) + [rows(f"inducing.{2 * level + i}", 16, 64) for i in (0, 1)] + [
+        Layer(name, (outputs, inputs), outputs, 16 * inputs * outputs) for name, inputs, outputs in heads
+    ]
+
+
 def conv_transpose(name, inputs, outputs, extent):
     return Layer(name, (inputs, outputs, 4, 4), outputs, extent**2 * 16 * inputs * outputs)
 
@@ -117,6 +149,10 @@ WORKLOADS = {
         codebook("quantizer.codebook", 512, 64, 64), same_conv("decoder.0", 64, 128, 8, 3),
         *residual("decoder.1", 128, 32, 8), *residual("decoder.2", 128, 32, 8),
         conv_transpose("decoder.4", 128, 64, 8), conv_transpose("decoder.6", 64, 3, 16),
+    ]),
+    "set": Workload(64, (256, 3), 256 * 64 + 2 * 16 * 16, [
+        Layer("embed", (64, 3), 64, 256 * 3 * 64), *set_level(0), *set_level(1), rows("mean", 64), rows("deviation", 64),
+        Layer("output", (3, 64), 3, 256 * (64 * 3 + 256 * 3)),  # and the distances
     ]),
 }
 
@@ -215,7 +251,7 @@ def line_up(stack, workload, weights, inputs, options, have):
         library = full_speed_library(options.build)
         if library:
             enter(FULL_SPEED, *peer("torch_step.py"), preload=library)
-    if "jax" in have and workload != "vq":  # not written in JAX
+    if "jax" in have and workload not in ("vq", "set"):  # not written in JAX
         enter("JAX jit", *peer("jax_step.py"))
     return contestants
 

@@ -1,6 +1,6 @@
 """One training step of the workloads in PyTorch: forward, backward, Adam. Run by compare.py; see worker.py.
 
-    python3 torch_step.py fc|conv28|conv64|vq WEIGHTS INPUTS
+    python3 torch_step.py fc|conv28|conv64|vq|set WEIGHTS INPUTS
 """
 
 import sys
@@ -107,6 +107,75 @@ class Vq(nn.Module):
         return functional.mse_loss(self.decoder(quantized), x) + commitment
 
 
+class Attention(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x, y):
+        def split(rows):
+            return rows.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+        a = functional.scaled_dot_product_attention(split(self.query(x)), split(self.key(y)), split(self.value(y)))
+        return self.output(a.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """MAB of Lee et al. 2019, "Set Transformer", with a hidden layer of the same width."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.attention = Attention(width, heads)
+        self.ln0, self.ln1 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.linear1, self.linear2 = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, x, y):
+        h = self.ln0(x + self.attention(x, y))
+        return self.ln1(h + self.linear2(functional.gelu(self.linear1(h))))
+
+
+class SetVae(nn.Module):
+    def __init__(self, width=64, heads=4, inducing=16, latent=16, levels=2):
+        super().__init__()
+        self.latent, self.levels = latent, levels
+        self.embed, self.output = nn.Linear(3, width), nn.Linear(width, 3)
+        self.inducing = nn.ParameterList([nn.Parameter(torch.zeros(inducing, width)) for _ in range(2 * levels)])
+        self.blocks = nn.ModuleList([Block(width, heads) for _ in range(4 * levels)])
+        self.prior = nn.ModuleList([nn.Linear(width, 2 * latent) for _ in range(levels)])
+        self.posterior = nn.ModuleList([nn.Linear(2 * width, 2 * latent) for _ in range(levels)])
+        self.lift = nn.ModuleList([nn.Linear(latent, width) for _ in range(levels)])
+        self.mean, self.deviation = nn.Parameter(torch.zeros(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x, noise=None):
+        batch, points = x.shape[:2]
+        parts = None if noise is None else list(self.split(noise.flatten(), batch, points))
+
+        def draw(*shape):
+            return torch.randn(shape) if parts is None else parts.pop(0).view(shape)
+
+        h, encoded, divergence = self.embed(x), [], 0.0
+        for level in range(self.levels):
+            p = self.blocks[4 * level](self.inducing[2 * level].expand(batch, -1, -1), h)
+            h = self.blocks[4 * level + 1](h, p)
+            encoded.append(p)
+        g = self.mean + draw(batch, points, len(self.mean)) * self.deviation.exp().clamp(max=1)
+        for level in range(self.levels):
+            p = self.blocks[4 * level + 2](self.inducing[2 * level + 1].expand(batch, -1, -1), g)
+            pm, pl = self.prior[level](p).chunk(2, -1)
+            qm, ql = self.posterior[level](torch.cat([p, encoded[-1 - level]], -1)).chunk(2, -1)
+            divergence = divergence + 0.5 * torch.sum(pl - ql + (ql.exp() + (qm - pm) ** 2) / pl.exp() - 1)
+            z = qm + draw(*qm.shape) * torch.exp(0.5 * ql)
+            g = self.blocks[4 * level + 3](g, p + self.lift[level](z))
+        y = self.output(g)
+        distance = (x * x).sum(-1)[:, :, None] + (y * y).sum(-1)[:, None] - 2 * x @ y.transpose(1, 2)
+        return (distance.min(1).values.sum() + distance.min(2).values.sum() + 0.01 * divergence) / batch
+
+    def split(self, noise, batch, points):
+        of_level = batch * self.inducing[0].shape[0] * self.latent
+        return noise.split([batch * points * len(self.mean)] + [of_level] * self.levels)
+
+
 def read(path):
     tensors = worker.read(path).items()
     return {name: torch.frombuffer(values, dtype=torch.float32).reshape(shape).clone() for name, (shape, values) in tensors}
@@ -122,7 +191,7 @@ def main():
         x = x.permute(0, 3, 1, 2).contiguous()
 
     def fresh():
-        model = {"fc": fc, "conv28": conv28, "conv64": conv64, "vq": Vq}[workload]()
+        model = {"fc": fc, "conv28": conv28, "conv64": conv64, "vq": Vq, "set": SetVae}[workload]()
         model.load_state_dict(weights)
         return model, torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 

@@ -84,10 +84,14 @@ VAELIB_INLINE void fetch_rows(long rows, int width, const Real* from, long row) 
 /// The numbers of a head, scaled, zeros behind them up to whole vectors.
 template <class T, class Real>
 VAELIB_INLINE void copy_head(long rows, int width, const Real* from, long row, Real scale, Real* to) {
+  constexpr int lanes = LaneTraits<T>::width;
   const long line = attention_line(width);
-  for (long d = 0; d < width; d += LaneTraits<T>::width)
-    for (long i = 0; i < rows; ++i)
-      store<T>(to + i * line + d, T(scale) * load<T>(from + i * row + d, width - d));
+  const T factor(scale);
+  const int whole = width / lanes * lanes;
+  for (long i = 0; i < rows; ++i)
+    for (int d = 0; d < whole; d += lanes) store<T>(to + i * line + d, factor * load<T>(from + i * row + d));
+  for (int d = whole; d < width; d += lanes)
+    for (long i = 0; i < rows; ++i) store<T>(to + i * line + d, factor * load<T>(from + i * row + d, width - d));
 }
 
 /// Zeros where a gradient is to be written, so that all parts of it can be added.
@@ -97,16 +101,20 @@ void clear_head(long first, long last, int width, long row, Target<Real> to) {
   for (long r = first; r < last; ++r) std::fill_n(to.data + r * row, width, Real(0));
 }
 
-/// For tiles(): adds the sums to rows of `width` numbers.
+/// For tiles(): the sums become, or are added to, rows of `width` numbers.
 template <class T, class Real>
-VAELIB_INLINE auto add_to_rows(Real* to, long row, int width) {
+VAELIB_INLINE auto put_in_rows(Real* to, long row, int width, bool add) {
   return [=](long i, long j, const T& sum) VAELIB_LOOP {
     Real* const place = to + i * row + j;
-    if (j + LaneTraits<T>::width <= width) return store<T>(place, load<T>(place) + sum);
+    if (j + LaneTraits<T>::width <= width) return store<T>(place, add ? load<T>(place) + sum : sum);
     Real numbers[LaneTraits<T>::width];  // no call from here: the sums of a tile would have to leave the registers
     store<T>(numbers, sum);
-    for (long d = 0; d < width - j; ++d) place[d] += numbers[d];
+    for (long d = 0; d < width - j; ++d) place[d] = (add ? place[d] : Real(0)) + numbers[d];
   };
+}
+template <class T, class Real>
+VAELIB_INLINE auto add_to_rows(Real* to, long row, int width) {
+  return put_in_rows<T>(to, row, width, true);
 }
 
 }  // namespace detail

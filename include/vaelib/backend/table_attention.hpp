@@ -99,7 +99,7 @@ VAELIB_INLINE void clear_columns(long rows, long count, long columns, Real* p, R
 /// Numbers of scratch of one set.
 inline long table_attention_room(const TableAttention& a) {
   const long line = detail::attention_line(a.in), results = detail::attention_line(a.results());
-  return a.rows() * (line + results + 18) + detail::attention_block * (a.in + line);
+  return a.rows() * (line + results + 18) + detail::attention_block * (a.in + std::max(line, results));
 }
 inline long table_attention_gradient_room(const TableAttention& a) {
   const long line = detail::attention_line(a.in), results = detail::attention_line(a.results());
@@ -121,7 +121,9 @@ void table_attention(Backend& backend, const TableAttention& a, const Real* x, c
     const Real scale = log2_e<Real> / std::sqrt(Real(a.width));
     Real *const table = scratch + part * room, *const results = table + rows * wide, *const bias = results + rows * out_wide,
          *const sums = bias + rows, *const largest = sums + rows, *const turned = largest + rows * 16,
-         *const point_rows = turned + a.in * line;
+         *const point_rows = turned + a.in * line, *const add = point_rows;  // the bias of results: no rows then
+    if (a.to_points())
+      for (long j = 0; j < out_wide; ++j) add[j] = b && j < a.out ? b[j] : Real(0);
     for (long g = part; g < a.groups; g += parts) {
       gather_table<T>(a, g, a.in, t, scale, table);
       for (long r = 0; r < rows; ++r)
@@ -148,12 +150,10 @@ void table_attention(Backend& backend, const TableAttention& a, const Real* x, c
         }
         softmax_of_slots<T>(a.heads, a.slots, columns, p);
         clear_columns(rows, count, columns, p);
-        if (a.to_points())
-          tiles<T>(count, out_wide, rows, Left<Real>{p, 1, line}, Right<Real>{results, out_wide},
-                   [=](long r, long j, const T& sum) VAELIB_LOOP {
-                     const int left = int(a.out - j);
-                     store<T>(y + (i + r) * a.out + j, b ? sum + load<T>(b + j, left) : sum, left);
-                   });
+        if (!a.to_points()) return;
+        const auto put = put_in_rows<T>(y + i * a.out, a.out, a.out, false);
+        tiles<T>(count, out_wide, rows, Left<Real>{p, 1, line}, Right<Real>{results, out_wide},
+                 [=](long r, long j, const T& sum) VAELIB_LOOP { put(r, j, sum + load<T>(add + j)); });
       });
       if (a.to_points()) continue;
       for (long r = 0; r < rows; ++r)
@@ -171,9 +171,7 @@ void table_attention(Backend& backend, const TableAttention& a, const Real* x, c
         }
         copy_head<T>(count, a.in, x + i * a.in, a.in, Real(1), point_rows);
         tiles<T>(rows, wide, count, Left<Real>{p, line, 1}, Right<Real>{point_rows, wide},
-                 [=](long r, long j, const T& sum) VAELIB_LOOP {
-                   store<T>(results + r * wide + j, load<T>(results + r * wide + j) + sum);
-                 });
+                   add_to_rows<T>(results, wide, int(wide)));
       });
       for (int h = 0; h < a.heads; ++h)
         for (int s = 0; s < a.slots; ++s) {
@@ -247,9 +245,7 @@ void table_attention_gradient(Backend& backend, const TableAttention& a, const R
             }
         if (to_t)
           tiles<T>(rows, wide, count, Left<Real>{ds, line, 1}, Right<Real>{point_rows, wide},
-                   [=](long r, long j, const T& sum) VAELIB_LOOP {
-                     store<T>(for_table + r * wide + j, load<T>(for_table + r * wide + j) + sum);
-                   });
+                   add_to_rows<T>(for_table, wide, int(wide)));
         if (to_c)
           for (long r = 0; r < rows; ++r) {
             T sum(Real(0));
@@ -259,21 +255,14 @@ void table_attention_gradient(Backend& backend, const TableAttention& a, const R
         if (to_u) {
           copy_head<T>(count, results, upstream + i * results, results, Real(1), upstream_rows);
           tiles<T>(rows, out_wide, count, Left<Real>{p, line, 1}, Right<Real>{upstream_rows, out_wide},
-                   [=](long r, long j, const T& sum) VAELIB_LOOP {
-                     store<T>(for_u + r * out_wide + j, load<T>(for_u + r * out_wide + j) + sum);
-                   });
+                   add_to_rows<T>(for_u, out_wide, int(out_wide)));
         }
         if (!to_x) return;
-        const auto put = [=](bool add) VAELIB_LOOP {
-          return [=](long r, long j, const T& sum) VAELIB_LOOP {
-            Real* const place = to_x.data + (i + r) * a.in + j;
-            const int left = int(a.in - j);
-            store<T>(place, add ? load<T>(place, left) + sum : sum, left);
-          };
-        };
-        tiles<T>(count, wide, rows, Left<Real>{ds, 1, line}, Right<Real>{table, wide}, put(to_x.add));
+        tiles<T>(count, wide, rows, Left<Real>{ds, 1, line}, Right<Real>{table, wide},
+                 put_in_rows<T>(to_x.data + i * a.in, a.in, a.in, to_x.add));
         if (!a.to_points())
-          tiles<T>(count, wide, rows, Left<Real>{p, 1, line}, Right<Real>{slopes, wide}, put(true));
+          tiles<T>(count, wide, rows, Left<Real>{p, 1, line}, Right<Real>{slopes, wide},
+                   add_to_rows<T>(to_x.data + i * a.in, a.in, a.in));
       });
       if (to_t) scatter_table<T>(a, g, a.in, for_table, scale, to_t);
       if (to_u) scatter_table<T>(a, g, results, for_u, Real(1), to_u);

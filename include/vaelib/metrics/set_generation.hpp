@@ -151,8 +151,9 @@ struct GenerationQuality {
   for (long r = 0; r < real; ++r) {
     const double* row = &distances[std::size_t((made + r) * n)];
     q.minimum_matching_distance += *std::min_element(row, row + made) / double(real);
-    q.coverage += covered[std::size_t(r)] ? 1 / double(real) : 0;
+    q.coverage += covered[std::size_t(r)] ? 1 : 0;
   }
+  q.coverage /= double(real);
   for (long i = 0; i < n; ++i) {
     double nearest = std::numeric_limits<double>::infinity();
     for (long j = 0; j < n; ++j)
@@ -160,8 +161,9 @@ struct GenerationQuality {
     double own = 0, all = 0;
     for (long j = 0; j < n; ++j)
       if (j != i && at(i, j) == nearest) all += 1, own += (i < made) == (j < made) ? 1 : 0;
-    q.nearest_neighbour_accuracy += own / all / double(n);
+    q.nearest_neighbour_accuracy += own / all;
   }
+  q.nearest_neighbour_accuracy /= double(n);
   return q;
 }
 [[gnu::cold]] inline GenerationQuality generation_quality(const SetsOfPoints& made, const SetsOfPoints& real, const SetDistanceOptions& options = {}, int threads = 0) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <vaelib/metrics/diagnostics.hpp>
 #include <vaelib/report/pictures.hpp>
 #include <vaelib/report/training.hpp>
@@ -93,6 +94,9 @@ void add_code(Report& page, const Findings& f) {
       text("How far the mean of q(z|x) moves from image to image. A dimension is active where this is above ",
            metrics::active_variance, ", the dashed line: ", active, " of ", f.code, "."),
       Width::third, {{"by_dimension", f.variances}, {"active", active}, {"of", f.code}});
+  const auto use = metrics::posterior_use(f.means, f.log_variances, f.code);
+  page.figure("kl_histogram", report::kl_histogram(use), text("A tall bar at the left is a code of which little is used. ", use.collapse_ratio * 100, " % of the dimensions have less than 0.1 nats (collapse_ratio)."));
+  report::add_effective_dimensions(page, use);
   const std::size_t cells = std::min(most_cells, f.code);
   names.resize(cells);
   const auto correlations = metrics::correlations(f.means, f.code, {f.order.data(), cells});
@@ -114,6 +118,20 @@ void add_code(Report& page, const Findings& f) {
     page.verdict(Mood::fair, "More than half of the code is idle.", count + ". A smaller code would do as well.");
   else
     page.verdict(Mood::good, "The code is used.", count + ".");
+}
+
+/// The posterior from epoch to epoch, where it was looked at.
+void add_posterior(Report& page, const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) return;
+  plot::Series collapsed{"collapse_ratio", {}, {}}, used{"latent_utilization_ratio", {}, {}};
+  const std::string lines = read_file(path, std::uint64_t{1} << 30);
+  for (std::size_t begin = 0, end; (end = lines.find('\n', begin)) != std::string::npos; begin = end + 1) {
+    const auto row = nlohmann::json::parse(lines.substr(begin, end - begin), nullptr, false);
+    if (!row.is_object()) return;
+    for (auto* series : {&collapsed, &used}) series->x.push_back(row.value("step", 0.0)), series->y.push_back(row.value(series->name, 0.0));
+  }
+  if (!used.x.empty()) page.figure("posterior", plot::Lines{"Posterior", "share of the dimensions", "step", {collapsed, used}}, "After each epoch, of 500 test images: dimensions with less than 0.1 nats, and dimensions that are active.");
 }
 
 void add_map(Report& page, const Findings& f, const std::vector<std::string>& class_names) {
@@ -316,6 +334,7 @@ void write_report(const std::string& path, const RunFolder& folder, const AnyMod
               text("of ", findings.code));
   page.section("Training");
   report::add_training(page, history);
+  add_posterior(page, folder.file("collapse.jsonl"));
   add_code(page, findings);
   add_reconstructions(page, findings);
   add_samples(page, findings, std::strtoull(config["seed"].c_str(), nullptr, 10));

@@ -26,6 +26,8 @@ struct Options {
   std::int64_t cycle_length = 5000, beta_warmup_steps = 0;
   // training
   std::int64_t epochs = 20, batch_size = 32, patience = 0, threads = 0;
+  std::string monitor = "neg_elbo";
+  bool keep_best = false;
   std::uint64_t seed = 0;
   double lr = 1e-3, clip_norm = 10;
   // output
@@ -70,7 +72,9 @@ void each_option(O& o, F&& f) {
   f("batch-size", "sets a step", o.batch_size, training);
   f("lr", "learning rate of Adam", o.lr, training);
   f("clip-norm", "gradients of a larger norm are scaled down to it; 0: never", o.clip_norm, training);
-  f("patience", "end when the test loss has not become better for so many epochs; 0: never", o.patience, training);
+  f("patience", "end when what --monitor names has not become better for so many epochs; 0: never", o.patience, training);
+  f("monitor", "neg_elbo, of test sets, or a figure of collapse.csv: collapse_ratio, latent_utilization_ratio, avg_kl, ...", o.monitor, training);
+  f("keep-best", "write model_best.safetensors after the best epochs as well, by --monitor", o.keep_best, training);
   f("seed", "of first weights, order, noise and solids", o.seed, training);
   f("threads", "0: as many as this process may use", o.threads, training);
 

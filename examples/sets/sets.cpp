@@ -40,6 +40,7 @@ void check(const Options& o) {
   one_of("preset", o.preset, {"measured", "reference"});
   one_of("initial", o.initial, {"gaussian", "mixture", "fixed"});
   one_of("norm", o.norm, {"post", "pre", "none"});
+  one_of("monitor", o.monitor, {"neg_elbo", "collapse_ratio", "avg_kl", "avg_active_units", "avg_mutual_info", "val_z_var", "effective_latent_dims", "latent_utilization_ratio"});
   one_of("beta-strategy", o.beta_strategy, {"constant", "linear", "sigmoid", "cyclical"});
   one_of("free-bits-per", o.free_bits_per, {"number", "level", "total"});
   between("sets", o.sets, 0, 4'000'000'000);
@@ -185,6 +186,16 @@ Image grid_of(std::initializer_list<const Taken*> collections, int columns = 8) 
   return report::point_grid(sets, (*collections.begin())->width, {.columns = columns});
 }
 
+/// Calls `save` after each epoch of the best test -ELBO so far.
+template <class F>
+struct BestElbo {
+  F save;
+  void epoch_end(const RunState& state) const {
+    const auto elbo = [](const EpochMetrics& m) { return m.val_recon + m.val_kl; };
+    if (std::all_of(state.history.begin(), state.history.end() - 1, [&](const auto& m) { return elbo(state.history.back()) < elbo(m); })) save();
+  }
+};
+
 /// The picture or the files of new sets.
 void write_sets(const UseOptions& u, const Taken& made) {
   const std::string ending = u.output.substr(std::min(u.output.rfind('.'), u.output.size()));
@@ -259,6 +270,18 @@ int train(const Options& o) {
   CollapseMonitor monitor{look, o.output_dir, &log.file, thresholds};
   const EpochLines lines{o.quiet, monitor.rows};
   const EarlyStopping patience{.patience = o.patience};
+  const Metadata told{{"setvae.options", json_of(o).dump()}, {"setvae.points", std::to_string(width)}, {"setvae.sizes", data::SetSizes::of(data.train).words()}};
+  const auto save_model = [&](const std::string& path) {
+    Metadata metadata = told;
+    metadata["setvae.step"] = std::to_string(trainer.learner.steps);
+    save(path, trainer.weights(), metadata);
+  };
+  const auto save_best = [&] {
+    if (o.keep_best) save_model(o.output_dir + "/model_best.safetensors");
+  };
+  const bool by_elbo = o.monitor == "neg_elbo";
+  const BestElbo best_elbo{save_best};
+  CollapseWatch watch{monitor, by_elbo ? "collapse_ratio" : o.monitor, o.patience, save_best};
   const StopOnSignal stop;
   FitOptions fit;
   fit.epochs = o.epochs;
@@ -269,13 +292,15 @@ int train(const Options& o) {
   fit.metrics = MetricFiles{o.output_dir};
   fit.checkpoints = Checkpoints{.folder = checkpoints, .resume = o.resume};
   fit.callbacks = {monitor, lines, log, stop};
-  if (o.patience > 0) fit.callbacks.push_back(patience);
+  if (!by_elbo) fit.callbacks.push_back(watch);
+  if (by_elbo) fit.callbacks.push_back(best_elbo);
+  if (by_elbo && o.patience > 0) fit.callbacks.push_back(patience);
   const History history = trainer.fit(data.train, fit);
   if (stop.signal() != 0 && std::cmp_less(history.size(), o.epochs)) {
     std::fprintf(stderr, "setvae: interrupted after step %llu, which is saved; the same command with --resume goes on\n", static_cast<unsigned long long>(trainer.learner.steps));
     return 128 + stop.signal();
   }
-  save(model_path(o.output_dir), trainer.weights(), {{"setvae.options", json_of(o).dump()}, {"setvae.points", std::to_string(width)}, {"setvae.sizes", data::SetSizes::of(data.train).words()}, {"setvae.step", std::to_string(trainer.learner.steps)}});
+  save_model(model_path(o.output_dir));
 
   auto evidence = examine(trainer.weights(), data.test, 1000);
   evidence.class_names = data.class_names;

@@ -18,10 +18,10 @@ TEST_CASE("setvae: trains, goes on, samples, reconstructs, interpolates and anal
     all.insert(all.end(), more.begin(), more.end());
     return run(all, setvae);
   };
-  const auto first = train({"--epochs", "1", "--norm", "pre", "--initial", "mixture"});
+  const auto first = train({"--epochs", "1", "--norm", "pre", "--initial", "mixture", "--monitor", "avg_kl", "--patience", "3", "--keep-best"});
   REQUIRE_MESSAGE(first.code == 0, first.err);
   CHECK(has(first.out, "collapse_ratio"));
-  for (const char* name : {"model.safetensors", "report.html", "report.json", "config.json", "metrics.csv", "collapse.csv", "collapse.jsonl", "reconstructions.png", "samples.png"})
+  for (const char* name : {"model.safetensors", "model_best.safetensors", "report.html", "report.json", "config.json", "metrics.csv", "collapse.csv", "collapse.jsonl", "reconstructions.png", "samples.png"})
     CHECK_MESSAGE(exists(out + '/' + name), name);
   const auto page = content(out + "/report.json");
   for (const char* figure : {"\"level_0_kl_by_dimension\"", "\"level_1_latent_map\"", "\"collapse_by_level\"", "\"samples\"", "\"reconstructions\""}) CHECK_MESSAGE(has(page, figure), figure);
@@ -83,6 +83,7 @@ TEST_CASE("setvae: what is wrong is said in one line") {
   refused({"--heads", "3"}, 2, "--heads 3: has to divide --width 64");
   refused({"--levels", "0"}, 2, "--levels 0: expected 1 to 16");
   refused({"--least", "9", "--most", "4"}, 2, "--most 4: expected 9 to 1048576");
+  refused({"--monitor", "loss"}, 2, "--monitor loss: expected one of neg_elbo, collapse_ratio");
   refused({"--beta-strategy", "sawtooth"}, 2, "expected one of constant, linear");
   refused({"--data", "clouds"}, 2, "is neither a file or folder nor one of solids and fashion-mnist");
   refused({"--data", folder / "missing.npy"}, 2, "missing.npy: is neither a file or folder");

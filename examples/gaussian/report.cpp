@@ -131,7 +131,7 @@ void add_posterior(Report& page, const std::string& path) {
     if (!row.is_object()) return;
     for (auto* series : {&collapsed, &used}) series->x.push_back(row.value("step", 0.0)), series->y.push_back(row.value(series->name, 0.0));
   }
-  if (!used.x.empty()) page.figure("posterior", plot::Lines{"Posterior", "share of the dimensions", "step", {collapsed, used}}, "After each epoch, of 500 test images: dimensions with less than 0.1 nats, and dimensions that are active.");
+  if (!used.x.empty()) page.figure("posterior", plot::Lines{"Posterior", "share of the dimensions", "step", {collapsed, used}}, "After each epoch, of up to 500 test images: dimensions with less than 0.1 nats, and dimensions that are active.");
 }
 
 void add_map(Report& page, const Findings& f, const std::vector<std::string>& class_names) {

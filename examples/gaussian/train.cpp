@@ -1,6 +1,7 @@
 #include "train.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <vaelib/io/png.hpp>
@@ -272,7 +273,9 @@ int train(TrainOptions options, Given given, const TrainCalls& calls) {
   TensorBoardLog log(folder.logs());
   const EarlyStopping patience{.patience = options.patience};
   const StopOnSignal stop;
-  const auto look = [&] { return model->examine(data.test, 500, 0); };
+  // the cost grows with the square of the images times the numbers of a code
+  const auto looked_at = std::int64_t(std::clamp(std::sqrt(5e7 / double(options.code_size)), 64.0, 500.0));
+  const auto look = [&] { return model->examine(data.test, looked_at, 0); };
   CollapseMonitor posterior{look, folder.path(), &log.file};
   const bool by_elbo = options.monitor == "neg_elbo";
   const auto save_best = [&] {

@@ -266,7 +266,9 @@ int train(const Options& o) {
   TensorBoardLog log(o.output_dir + "/logs");
   metrics::CollapseThresholds thresholds;
   thresholds.kl = o.pc_threshold;
-  const auto look = [&] { return examine(trainer.weights(), data.test, 256); };
+  // the cost grows with the square of the sets times the numbers of a code
+  const auto looked_at = std::int64_t(std::clamp(std::sqrt(5e7 / double(o.levels * o.inducing * o.latent)), 64.0, 256.0));
+  const auto look = [&] { return examine(trainer.weights(), data.test, looked_at); };
   CollapseMonitor monitor{look, o.output_dir, &log.file, thresholds};
   const EpochLines lines{o.quiet, monitor.rows};
   const EarlyStopping patience{.patience = o.patience};

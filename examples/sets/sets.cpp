@@ -282,7 +282,7 @@ int train(const Options& o) {
     if (o.keep_best) save_model(o.output_dir + "/model_best.safetensors");
   };
   const bool by_elbo = o.monitor == "neg_elbo";
-  const BestElbo best_elbo{save_best};
+  const BestElbo<decltype(save_best)> best_elbo{save_best};
   CollapseWatch watch{monitor, by_elbo ? "collapse_ratio" : o.monitor, o.patience, save_best};
   const StopOnSignal stop;
   FitOptions fit;

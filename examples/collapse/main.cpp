@@ -3,7 +3,7 @@
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <vaelib/report/collapse.hpp>
+#include <vaelib/report/collapse_monitor.hpp>
 
 #include "../gaussian/trained.hpp"
 #include "../program.hpp"
@@ -139,6 +139,14 @@ void compare(const Options& o) {
   curves("kl_divergence", "Test KL divergence", "nats", "Near zero, the decoder ignores the code.", [](const EpochMetrics& m) { return m.val_kl; });
   curves("reconstruction", "Test reconstruction", "nats", "", [](const EpochMetrics& m) { return m.val_recon; });
   curves("beta", "Beta", "", "The weight of the KL divergence.", [](const EpochMetrics& m) { return m.current_beta; });
+  const auto posterior = [&](const char* column, const char* title, const char* caption) {
+    std::vector<plot::Series> lines;
+    for (const auto& run : runs)
+      if (auto line = report::posterior_curve(read_collapse_rows(run.name), column, run.name); !line.x.empty()) lines.push_back(std::move(line));
+    if (!lines.empty()) page.figure(text(column, "_by_epoch"), plot::Lines{title, "share of the dimensions", "step", std::move(lines)}, caption);
+  };
+  posterior("collapse_ratio", "Collapse ratio", "Of some test samples after each epoch. Lower is better.");
+  posterior("latent_utilization_ratio", "Utilisation", "Higher is better.");
   create_directories(folder);
   page.write(folder + "/compare.html");
   write_file_atomically(folder + "/runs.json", json.dump(2) + "\n");

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <vaelib/metrics/diagnostics.hpp>
+#include <vaelib/report/collapse_monitor.hpp>
 #include <vaelib/report/pictures.hpp>
 #include <vaelib/report/training.hpp>
 
@@ -118,20 +118,6 @@ void add_code(Report& page, const Findings& f) {
     page.verdict(Mood::fair, "More than half of the code is idle.", count + ". A smaller code would do as well.");
   else
     page.verdict(Mood::good, "The code is used.", count + ".");
-}
-
-/// The posterior from epoch to epoch, where it was looked at.
-void add_posterior(Report& page, const std::string& path) {
-  struct stat status {};
-  if (::stat(path.c_str(), &status) != 0) return;
-  plot::Series collapsed{"collapse_ratio", {}, {}}, used{"latent_utilization_ratio", {}, {}};
-  const std::string lines = read_file(path, std::uint64_t{1} << 30);
-  for (std::size_t begin = 0, end; (end = lines.find('\n', begin)) != std::string::npos; begin = end + 1) {
-    const auto row = nlohmann::json::parse(lines.substr(begin, end - begin), nullptr, false);
-    if (!row.is_object()) return;
-    for (auto* series : {&collapsed, &used}) series->x.push_back(row.value("step", 0.0)), series->y.push_back(row.value(series->name, 0.0));
-  }
-  if (!used.x.empty()) page.figure("posterior", plot::Lines{"Posterior", "share of the dimensions", "step", {collapsed, used}}, "After each epoch, of up to 500 test images: dimensions with less than 0.1 nats, and dimensions that are active.");
 }
 
 void add_map(Report& page, const Findings& f, const std::vector<std::string>& class_names) {
@@ -334,7 +320,7 @@ void write_report(const std::string& path, const RunFolder& folder, const AnyMod
               text("of ", findings.code));
   page.section("Training");
   report::add_training(page, history);
-  add_posterior(page, folder.file("collapse.jsonl"));
+  report::add_posterior(page, read_collapse_rows(folder.path()));
   add_code(page, findings);
   add_reconstructions(page, findings);
   add_samples(page, findings, std::strtoull(config["seed"].c_str(), nullptr, 10));

@@ -325,6 +325,7 @@ int train(const Options& o) {
   }
   page.section("Training");
   report::add_training(page, history);
+  report::add_posterior(page, monitor.rows);
   std::vector<report::Fact> facts;
   const auto options = json_of(o);
   for (const auto& [name, value] : options.items()) facts.push_back({name, value.is_string() ? value.get<std::string>() : value.dump()});

@@ -33,6 +33,7 @@ TEST_CASE("collapse: two runs are analysed and compared; what is no run is refus
   const auto both = run({"compare", alive, dead, "--output-dir", folder / "both", "--count", "100"}, collapse);
   REQUIRE_MESSAGE(both.code == 0, both.err);
   CHECK(has(content(folder / "both/compare.html"), "Test KL divergence"));
+  CHECK(has(content(folder / "both/compare.html"), "Of some test samples after each epoch."));
   CHECK(has(content(folder / "both/runs.json"), "\"avg_mutual_info\""));
 
   const auto sets = run({"train", "--sets", "40", "--least", "5", "--most", "20", "--epochs", "1", "--width", "8", "--heads", "2", "--latent", "2", "--inducing", "3", "--quiet", "--output-dir", folder / "sets"}, Limits{.program = VAELIB_SETVAE_PROGRAM});

@@ -32,6 +32,47 @@ struct CollapseRow {
   }
 };
 
+/// The rows of a folder's collapse.csv; none where it cannot be read.
+[[gnu::cold]] inline std::vector<CollapseRow> read_collapse_rows(const std::string& folder) {
+  std::vector<CollapseRow> rows;
+  try {
+    const std::string all = read_file(folder + "/collapse.csv", 1 << 24);
+    for (std::size_t begin = all.find('\n') + 1, end; begin > 0 && (end = all.find('\n', begin)) != std::string::npos; begin = end + 1) {
+      const char* at = all.c_str() + begin;
+      CollapseRow::each(rows.emplace_back(), [&](const char*, double& number) {
+        char* behind = nullptr;
+        number = std::strtod(at, &behind);
+        if (behind == at) number = metrics::CollapseState::unknown;  // an empty field
+        at = behind + (*behind == ',');
+      });
+    }
+  } catch (const Error&) {
+    rows.clear();
+  }
+  return rows;
+}
+
+namespace report {
+
+/// A column of rows over steps.
+[[gnu::cold]] inline plot::Series posterior_curve(const std::vector<CollapseRow>& rows, const std::string& column, const std::string& name) {
+  plot::Series curve{name, {}, {}};
+  for (const auto& row : rows)
+    row.columns([&](const char* which, double number) {
+      if (column == which) curve.x.push_back(row.step), curve.y.push_back(number);
+    });
+  return curve;
+}
+
+/// The posterior from epoch to epoch; nothing where it was not looked at.
+[[gnu::cold]] inline void add_posterior(Report& page, const std::vector<CollapseRow>& rows) {
+  if (rows.empty()) return;
+  page.figure("posterior", plot::Lines{"Posterior", "share of the dimensions", "step", {posterior_curve(rows, "collapse_ratio", "collapse_ratio"), posterior_curve(rows, "latent_utilization_ratio", "latent_utilization_ratio")}},
+              "After each epoch, of some test samples: dimensions that tell nothing, and dimensions that are active.");
+}
+
+}  // namespace report
+
 template <class Examine>
 class CollapseMonitor {
  public:
@@ -41,24 +82,11 @@ class CollapseMonitor {
   CollapseMonitor(Examine examine, std::string folder, EventFile* events = nullptr, metrics::CollapseThresholds thresholds = {})
       : look(std::move(examine)), path(std::move(folder)), log(events), limits(thresholds) {}
 
-  /// Reads what an earlier process wrote, up to this epoch; nothing where it was done already or the file cannot be used.
+  /// Takes over what an earlier process wrote, up to this epoch, unless that was done already.
   [[gnu::cold]] void go_on(std::int64_t epochs) {
     if (!rows.empty() || epochs < 1 || path.empty()) return;
-    try {
-      const std::string all = read_file(path + "/collapse.csv", 1 << 24);
-      for (std::size_t begin = all.find('\n') + 1, end; begin > 0 && (end = all.find('\n', begin)) != std::string::npos; begin = end + 1) {
-        CollapseRow row;
-        const char* at = all.c_str() + begin;
-        CollapseRow::each(row, [&](const char*, double& number) {
-          char* behind = nullptr;
-          number = std::strtod(at, &behind);
-          if (behind == at) number = metrics::CollapseState::unknown;
-          at = behind + (*behind == ',');
-        });
-        if (row.epoch <= double(epochs)) rows.push_back(row);
-      }
-    } catch (const Error&) {
-    }
+    rows = read_collapse_rows(path);
+    std::erase_if(rows, [&](const CollapseRow& row) { return row.epoch > double(epochs); });
   }
 
   void epoch_end(const RunState& state) {

@@ -198,8 +198,8 @@ struct BestElbo {
 
 /// The picture or the files of new sets.
 void write_sets(const UseOptions& u, const Taken& made) {
-  const std::string ending = u.output.substr(std::min(u.output.rfind('.'), u.output.size()));
-  const std::string format = !u.format.empty() ? u.format : ending == ".npz" ? "npz" : "png";
+  if (u.format.empty() && !u.output.empty() && !u.output.ends_with(".png") && !u.output.ends_with(".npz")) throw UsageError(text("--output ", u.output, ": expected a name that ends in .png or .npz, or --format"));
+  const std::string format = !u.format.empty() ? u.format : u.output.ends_with(".npz") ? "npz" : "png";
   const bool folder = format == "ply" || format == "xyz";
   const std::string path = !u.output.empty() ? u.output : u.run + "/samples" + (folder ? "" : '.' + format);
   if (folder && made.width != 3) fail(u.run, ": points of ", made.width, " numbers do not go into .", format, " files, which hold x, y and z; --format npz takes them");
@@ -267,8 +267,8 @@ int train(const Options& o) {
   metrics::CollapseThresholds thresholds;
   thresholds.kl = o.pc_threshold;
   // the cost grows with the square of the sets times the numbers of a code
-  const auto looked_at = std::int64_t(std::clamp(std::sqrt(5e7 / double(o.levels * o.inducing * o.latent)), 64.0, 256.0));
-  const auto look = [&] { return examine(trainer.weights(), data.test, looked_at); };
+  const auto sets_for = [&](double work, double most) { return std::int64_t(std::clamp(std::sqrt(work / double(o.levels * o.inducing * o.latent)), 64.0, most)); };
+  const auto look = [&] { return examine(trainer.weights(), data.test, sets_for(5e7, 256)); };
   CollapseMonitor monitor{look, o.output_dir, &log.file, thresholds};
   const EpochLines lines{o.quiet, monitor.rows};
   const EarlyStopping patience{.patience = o.patience};
@@ -304,7 +304,7 @@ int train(const Options& o) {
   }
   save_model(model_path(o.output_dir));
 
-  auto evidence = examine(trainer.weights(), data.test, 1000);
+  auto evidence = examine(trainer.weights(), data.test, sets_for(2e9, 1000));
   evidence.class_names = data.class_names;
   evidence.history = history;
   evidence.free_bits = o.free_bits;
@@ -325,7 +325,7 @@ int train(const Options& o) {
   }
   page.section("Training");
   report::add_training(page, history);
-  report::add_posterior(page, monitor.rows);
+  report::add_posterior(page, read_collapse_rows(o.output_dir));
   std::vector<report::Fact> facts;
   const auto options = json_of(o);
   for (const auto& [name, value] : options.items()) facts.push_back({name, value.is_string() ? value.get<std::string>() : value.dump()});

@@ -36,6 +36,7 @@ TEST_CASE("setvae: trains, goes on, samples, reconstructs, interpolates and anal
   CHECK(run({"sample", out, "--count", "45", "--points", "7", "--output", folder / "drawn.npz"}, setvae).code == 0);
   CHECK(vaelib::read_npz(folder / "drawn.npz", "points").shape == std::vector<std::int64_t>{45 * 7, 3});
   CHECK(vaelib::read_npz(folder / "drawn.npz", "offsets").values.back() == 45 * 7);
+  check_refusal(run({"sample", out, "--output", folder / "drawn.npy"}, setvae), 2, "expected a name that ends in .png or .npz, or --format", "setvae");
   CHECK(run({"sample", out, "--count", "14", "--format", "ply", "--output", folder / "drawn"}, setvae).code == 0);
   const auto drawn = vaelib::data::point_files(folder / "drawn");
   CHECK(drawn.sets.size() == 14);

@@ -72,7 +72,7 @@ class SetSizes {
       const bool counted = read.ec == std::errc() && read.ptr != end && *read.ptr == 'x';
       if (counted) read = std::from_chars(read.ptr + 1, end, part.second);
       all += part.second;
-      if (!counted || read.ec != std::errc() || part.first < 0 || part.first > 1L << 40 || part.second == 0 || all > most || (!result.parts_.empty() && part.first <= result.parts_.back().first) ||
+      if (!counted || read.ec != std::errc() || part.first < 0 || part.first >= 1L << 24 || part.second == 0 || all > most || (!result.parts_.empty() && part.first <= result.parts_.back().first) ||
           (read.ptr != end && (*read.ptr != ' ' || read.ptr + 1 == end)))
         fail("vaelib: sizes of sets: expected POINTSxSETS by rising points, of at most ", most, " sets, at byte ", at - words.data());
       result.parts_.push_back(part);

@@ -1,12 +1,13 @@
-// collapse: says whether the posterior of a trained run of `vae` collapsed, and what may help. `collapse --help` lists the
+// collapse: says whether the posterior of a trained run of `vae` or `setvae` collapsed, and what may help. `collapse --help` lists the
 // commands.
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <vaelib/report/collapse.hpp>
+#include <vaelib/report/collapse_monitor.hpp>
 
 #include "../gaussian/trained.hpp"
 #include "../program.hpp"
+#include "../sets/options.hpp"
 
 namespace {
 
@@ -32,17 +33,22 @@ struct Run {
   CollapseSummary summary;
 };
 
-/// What is known of a run: its model, its test images, its metrics.
+/// What is known of a run: its model, its test data, its metrics.
 CollapseEvidence evidence_of(const std::string& path, const Options& o) {
-  if (path.ends_with(".safetensors"))
-    fail(path, ": expected the folder of a run of vae; the models of vqvae have no posterior, `codebook check` looks at their codes");
+  const std::string model = path.ends_with(".safetensors") ? path : path + "/model.safetensors";
+  if (!std::filesystem::exists(model)) fail(path, ": holds no model.safetensors; vae train and setvae train make runs that do");
+  const auto told = [&, metadata = SafetensorsFile(model).metadata()](const char* key) { return metadata.contains(key); };
+  if (told("vqvae.options") || told("vqvae.prior")) fail(path, ": is a run of vqvae, whose models have no posterior; `codebook check` looks at their codes");
+  if (model == path) fail(path, ": is a file; the folder of the run is expected, which holds what it was trained on");
+  if (told("setvae.options")) return setvae::examine_run(path, o.count, o.seed);
+  if (!told("vae.step")) fail(path, ": is a run of another kind: its model is of neither vae nor setvae; in code, CollapseDiagnostics looks at any model");
   const vae::Trained run(path, o.threads);
   const auto data = run.load_images();
   auto evidence = run.model->examine(data.test, o.count, o.seed);
   evidence.class_names = data.class_names;
   evidence.free_bits = run.options.free_bits;
   evidence.clip_norm = run.options.clip_norm;
-  if (std::filesystem::exists(run.folder.file("metrics.jsonl"))) evidence.history = run.folder.read_history();
+  evidence.history = run.folder.read_history();
   return evidence;
 }
 
@@ -57,13 +63,15 @@ void print(const Run& run) {
   std::printf("%s: %s\n", run.name.c_str(), words_of(run.summary.health));
   const auto row = [](const char* name, double value, const std::string& words) { std::printf("  %-26s %10.4f  %s\n", name, value, words.c_str()); };
   row("collapse_ratio", u.collapse_ratio, text("of ", u.dimensions, " dimensions"));
+  for (std::size_t l = 0; l < run.evidence.levels.size() && run.evidence.levels.size() > 1; ++l)
+    row(text("  level ", run.evidence.levels[l].name).c_str(), run.summary.levels[l].collapse_ratio, text("of ", run.summary.levels[l].dimensions, " dimensions"));
   row("latent_utilization_ratio", u.latent_utilization_ratio, text(u.avg_active_units, " active units"));
   row("avg_kl", u.avg_kl, "nats a dimension");
   row("effective_latent_dims", u.effective_latent_dims, "");
   row("val_z_var", u.val_z_var, "(the prior has 1)");
   row("avg_mutual_info", a.parts.mutual_information.value, text("+- ", std::round(1000 * a.parts.mutual_information.error) / 1000, " nats, at most ", std::round(100 * a.parts.bound) / 100));
   row("total correlation", a.parts.total_correlation.value, "nats");
-  row("use of the code", a.decoder_use, text("nats lost with another image's code, of ", std::round(100 * a.reconstruction) / 100));
+  row("use of the code", a.decoder_use, text("nats lost with another one's code, of ", std::round(100 * a.reconstruction) / 100));
   for (const auto& advice : run.summary.advice) std::printf("  %s: %s\n", advice.rule.c_str(), advice.sentence.c_str());
 }
 
@@ -109,7 +117,7 @@ void compare(const Options& o) {
   page.section("Posteriors");
   bars("collapse_ratio", "Collapse ratio", "", "Lower is better.", [](const auto& a) { return a.use.collapse_ratio; });
   bars("latent_utilization_ratio", "Utilisation", "", "Higher is better.", [](const auto& a) { return a.use.latent_utilization_ratio; });
-  bars("mutual_information", "Mutual information", "nats", "What the codes tell of the images.", [](const auto& a) { return a.parts.mutual_information.value; });
+  bars("mutual_information", "Mutual information", "nats", "What the codes tell of the samples.", [](const auto& a) { return a.parts.mutual_information.value; });
   std::vector<plot::Series> kl;
   for (const auto& run : runs) {
     auto sorted = run.summary.all.use.kl;
@@ -131,6 +139,14 @@ void compare(const Options& o) {
   curves("kl_divergence", "Test KL divergence", "nats", "Near zero, the decoder ignores the code.", [](const EpochMetrics& m) { return m.val_kl; });
   curves("reconstruction", "Test reconstruction", "nats", "", [](const EpochMetrics& m) { return m.val_recon; });
   curves("beta", "Beta", "", "The weight of the KL divergence.", [](const EpochMetrics& m) { return m.current_beta; });
+  const auto posterior = [&](const char* column, const char* title, const char* caption) {
+    std::vector<plot::Series> lines;
+    for (const auto& run : runs)
+      if (auto line = report::posterior_curve(read_collapse_rows(run.name), column, run.name); !line.x.empty()) lines.push_back(std::move(line));
+    if (!lines.empty()) page.figure(text(column, "_by_epoch"), plot::Lines{title, "share of the dimensions", "step", std::move(lines)}, caption);
+  };
+  posterior("collapse_ratio", "Collapse ratio", "Of some test samples after each epoch. Lower is better.");
+  posterior("latent_utilization_ratio", "Utilisation", "Higher is better.");
   create_directories(folder);
   page.write(folder + "/compare.html");
   write_file_atomically(folder + "/runs.json", json.dump(2) + "\n");
@@ -138,15 +154,15 @@ void compare(const Options& o) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app("collapse says whether the posterior of a trained run of vae collapsed, and what may help.", "collapse");
+  CLI::App app("collapse says whether the posterior of a trained run of vae or setvae collapsed, and what may help.", "collapse");
   app.footer(examples);
   app.set_version_flag("--version", "collapse " VAELIB_VERSION, "print the version");
   Options o;
   const auto add = [&](const char* name, const char* help, const char* folder) {
     auto* sub = app.add_subcommand(name, help);
-    sub->add_option("RUN", o.runs, "the folder of a run of vae train")->required();
+    sub->add_option("RUN", o.runs, "the folder of a run of vae train or setvae train")->required();
     sub->add_option("--output-dir", o.output_dir, folder);
-    sub->add_option("--count", o.count, "test images that are looked at")->capture_default_str()->check(CLI::Range(2, 1 << 24));
+    sub->add_option("--count", o.count, "test images or sets that are looked at")->capture_default_str()->check(CLI::Range(2, 1 << 24));
     sub->add_option("--pc-threshold", o.thresholds.kl, "nats: a dimension with less has collapsed")->capture_default_str();
     sub->add_option("--active-threshold", o.thresholds.variance, "a dimension whose means vary more is active")->capture_default_str();
     sub->add_option("--low-kl", o.thresholds.low_kl, "nats a dimension: less is too little")->capture_default_str();

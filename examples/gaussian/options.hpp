@@ -25,6 +25,7 @@ struct TrainOptions {
   double test_share = 0.1;
 
   std::int64_t epochs = 50, batch_size = 128, micro_batch = 0, patience = 0;
+  std::string monitor = "neg_elbo";
   double lr = 1e-3, clip_norm = 0, ema = 0;
   std::string init_from, init_parts = "encoder.";
   std::string non_finite = "stop", precision = "single";
@@ -123,8 +124,15 @@ void each_flag(Options& o, F&& f) {
          whole_number(1, 1'000'000)},
     o.epochs);
   f(Flag{"patience", "N", course, training,
-         "end the run when the test -ELBO has not become better for N epochs; 0: never", whole_number(0, 1'000'000)},
+         "end the run when the test -ELBO (--monitor) has not become better for N epochs;\n0: never", whole_number(0, 1'000'000)},
     o.patience);
+  f(Flag{"monitor", "NAME", course, training,
+         "what --patience and model_best.safetensors go by: neg_elbo, or a figure of the\n"
+         "posterior of test images, as collapse.csv has them: collapse_ratio, avg_kl,\n"
+         "avg_active_units, avg_mutual_info, val_z_var (nearest to 1),\n"
+         "effective_latent_dims, latent_utilization_ratio",
+         one_of({"neg_elbo", "collapse_ratio", "avg_kl", "avg_active_units", "avg_mutual_info", "val_z_var", "effective_latent_dims", "latent_utilization_ratio"})},
+    o.monitor);
   f(Flag{"batch-size", "N", identity, training, "images a step", whole_number(1, 1'000'000)}, o.batch_size);
   f(Flag{"micro-batch", "N", identity, training,
          "a batch is computed in parts of N images, their gradients added up: the same\nsteps in less memory; 0: as a whole",

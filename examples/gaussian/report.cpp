@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <vaelib/metrics/diagnostics.hpp>
+#include <vaelib/report/collapse_monitor.hpp>
 #include <vaelib/report/pictures.hpp>
 #include <vaelib/report/training.hpp>
 
@@ -93,6 +94,9 @@ void add_code(Report& page, const Findings& f) {
       text("How far the mean of q(z|x) moves from image to image. A dimension is active where this is above ",
            metrics::active_variance, ", the dashed line: ", active, " of ", f.code, "."),
       Width::third, {{"by_dimension", f.variances}, {"active", active}, {"of", f.code}});
+  const auto use = metrics::posterior_use(f.means, f.log_variances, f.code);
+  page.figure("kl_histogram", report::kl_histogram(use), text("A tall bar at the left is a code of which little is used. ", use.collapse_ratio * 100, " % of the dimensions have less than 0.1 nats (collapse_ratio)."));
+  report::add_effective_dimensions(page, use);
   const std::size_t cells = std::min(most_cells, f.code);
   names.resize(cells);
   const auto correlations = metrics::correlations(f.means, f.code, {f.order.data(), cells});
@@ -316,6 +320,7 @@ void write_report(const std::string& path, const RunFolder& folder, const AnyMod
               text("of ", findings.code));
   page.section("Training");
   report::add_training(page, history);
+  report::add_posterior(page, read_collapse_rows(folder.path()));
   add_code(page, findings);
   add_reconstructions(page, findings);
   add_samples(page, findings, std::strtoull(config["seed"].c_str(), nullptr, 10));

@@ -8,6 +8,7 @@
 #include <vaelib/io/checkpoint.hpp>
 #include <vaelib/version.hpp>
 
+#include "../history.hpp"
 #include "config.hpp"
 
 namespace vae {
@@ -20,7 +21,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::array outputs{"config.json",         "metrics.csv",           "metrics.jsonl",    "training_losses.png",
                              "reconstructions.png", "generated_samples.png", "latent_space.png", "report.html",
-                             "report.json",         "model.safetensors",     "model_best.safetensors"};
+                             "report.json",         "model.safetensors",     "model_best.safetensors", "collapse.csv", "collapse.jsonl"};
 
 bool exists(const std::string& path) {
   struct stat status {};
@@ -58,7 +59,7 @@ void RunFolder::create() const {
 
 bool RunFolder::is_complete(std::uint64_t step, bool latent_space, bool best) const {
   for (const std::string name : outputs)
-    if (is_planned(name, latent_space, best) && !exists(file(name))) return false;
+    if (is_planned(name, latent_space, best) && !name.starts_with("collapse.") && !exists(file(name))) return false;  // one test image has no posterior to look at
   try {
     const SafetensorsFile model(file("model.safetensors"));
     const auto found = model.metadata().find(step_key);
@@ -97,25 +98,7 @@ RunFolder::Description RunFolder::read_description() const {
   }
 }
 
-History RunFolder::read_history() const {
-  const std::string path = file("metrics.jsonl"), lines = read_file(path, std::uint64_t{1} << 30);
-  History history;
-  for (std::size_t begin = 0; begin < lines.size();) {
-    const std::size_t end = std::min(lines.find('\n', begin), lines.size());
-    const auto row = Json::parse(lines.substr(begin, end - begin), nullptr, false);
-    begin = end + 1;
-    try {
-      const auto number = [&](const char* name) { return row.at(name).is_null() ? double(NAN) : row.at(name).get<double>(); };
-      const auto count = [&](const char* name) { return row.at(name).get<std::int64_t>(); };
-      history.push_back({count("epoch"), count("step"), number("train_loss"), number("train_recon"), number("train_kl"),
-                         number("val_loss"), number("val_recon"), number("val_kl"), number("current_beta"),
-                         number("learning_rate"), number("seconds"), count("skipped_steps")});
-    } catch (const Json::exception&) {
-      fail(path, ": line ", history.size() + 1, ": expected the metrics of an epoch as a JSON object");
-    }
-  }
-  return history;
-}
+History RunFolder::read_history() const { return program::read_history(folder); }
 
 void RunFolder::write_config(const TrainOptions& options, const ImageData& data, long parameters) const {
   const Shape image = data.train.shape();

@@ -1,9 +1,11 @@
 #include "train.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <vaelib/io/png.hpp>
+#include <vaelib/report/collapse_monitor.hpp>
 #include <vaelib/schedules/schedule.hpp>
 #include <vaelib/train/signals.hpp>
 #include <vaelib/train/tensorboard_log.hpp>
@@ -271,8 +273,20 @@ int train(TrainOptions options, Given given, const TrainCalls& calls) {
   TensorBoardLog log(folder.logs());
   const EarlyStopping patience{.patience = options.patience};
   const StopOnSignal stop;
+  // the cost grows with the square of the images times the numbers of a code
+  const auto looked_at = std::int64_t(std::clamp(std::sqrt(5e7 / double(options.code_size)), 64.0, 500.0));
+  const auto look = [&] { return model->examine(data.test, looked_at, 0); };
+  CollapseMonitor posterior{look, folder.path(), &log.file};
+  const bool by_elbo = options.monitor == "neg_elbo";
+  const auto save_best = [&] {
+    if (options.keep_best > 0) model->save(folder.file("model_best.safetensors"), folder.description_of(data, model->steps()));
+  };
+  CollapseWatch watch{posterior, by_elbo ? "collapse_ratio" : options.monitor, options.patience, save_best};
   fit.callbacks = {log, stop};
-  if (options.patience > 0) fit.callbacks.push_back(patience);
+  if (data.test.size() > 1) fit.callbacks.push_back(posterior);
+  if (!by_elbo && data.test.size() < 2) fail("--monitor ", options.monitor, ": a posterior is judged by at least 2 test images, there is ", data.test.size());
+  if (!by_elbo) fit.callbacks.push_back(watch);
+  if (by_elbo && options.patience > 0) fit.callbacks.push_back(patience);
   const History history = model->fit(data.train, fit);
   if (stop.signal() != 0 && std::cmp_less(history.size(), options.epochs)) {
     std::fprintf(stderr, "%svae: interrupted after step %llu, which is saved; go on with\n  %s\n", options.quiet ? "" : "\n",
@@ -282,9 +296,9 @@ int train(TrainOptions options, Given given, const TrainCalls& calls) {
   if (options.ema > 0) model->use_average();
   write_outputs(options, *model, data, history, folder);
   log_outputs(log.file, *model, data, folder);
-  if (options.keep_best > 0) write_best(options, *model, data, fit, history, folder);
+  if (options.keep_best > 0 && by_elbo) write_best(options, *model, data, fit, history, folder);
   if (!options.quiet && std::cmp_less(history.size(), options.epochs))
-    std::printf("\nended after %zu epochs: the test -ELBO has not become better for %lld\n", history.size(),
+    std::printf("\nended after %zu epochs: %s has not become better for %lld\n", history.size(), by_elbo ? "the test -ELBO" : options.monitor.c_str(),
                 static_cast<long long>(options.patience));
   if (!options.quiet) print_result(history, folder);
   return 0;

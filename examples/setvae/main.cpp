@@ -2,7 +2,7 @@
 #include <set>
 
 #include "../program.hpp"
-#include "options.hpp"
+#include "../sets/options.hpp"
 
 namespace {
 
@@ -12,7 +12,8 @@ constexpr const char* examples = R"(
 Examples:
   setvae train                                    solids, made on the fly
   setvae train --data fashion-mnist --output-dir runs/pixels
-  setvae sample runs/setvae --count 32 --points 400
+  setvae train --data clouds/ --normalise each    a folder of .ply, .xyz or .npy files
+  setvae sample runs/setvae --count 32 --points 400 --format ply
   setvae analyze runs/setvae)";
 
 /// The published settings, where they are not given otherwise.
@@ -43,15 +44,18 @@ int run(int argc, char** argv) {
   UseOptions u;
   auto* train_command = app.add_subcommand("train", "train a model; writes it, a report and pictures");
   program::add_flags(*train_command, options);
-  for (const auto& [name, help] : {std::pair{"sample", "draw new sets: a picture, or a .npy of all points and one of the counts"}, {"reconstruct", "draw test sets, and below each row what the model makes of them"},
-                                   {"interpolate", "draw what lies between test sets"}, {"analyze", "whether the levels of the code collapsed: figures, advice and a report"}}) {
+  for (const auto& [name, help] : {std::pair{"sample", "draw new sets: a picture, or files of points"}, {"reconstruct", "draw test sets, and below each row what the model makes of them"},
+                                   {"interpolate", "draw what lies between test sets"}, {"analyze", "whether the levels of the code collapsed, and how good new sets are beside test sets: figures, advice and a report"}}) {
     auto* sub = app.add_subcommand(name, help);
     sub->add_option("RUN", u.run, "the folder of a run of setvae train")->required();
     sub->add_option("--output", u.output, "file (analyze: folder) to write [in the folder of the run]");
     sub->add_option("--count", u.count, "sets");
     sub->add_option("--seed", u.seed, "of what is drawn")->capture_default_str();
     sub->add_option("--threads", u.threads, "0: as many as this process may use")->check(CLI::Range(0, 1024));
-    if (std::string(name) == "sample") sub->add_option("--points", u.points, "of each set [as many as test sets have]")->check(CLI::Range(0, 1 << 20));
+    if (std::string(name) == "sample") {
+      sub->add_option("--points", u.points, "of each set [drawn from how many training sets have]")->check(CLI::Range(0, 1 << 20));
+      sub->add_option("--format", u.format, "png, a picture; npz, all points and where each set begins; ply or xyz, a folder with a file a set [by --output]")->check(CLI::IsMember({"png", "npz", "ply", "xyz"}));
+    }
     if (std::string(name) == "interpolate") sub->add_option("--steps", u.steps, "sets of a row")->check(CLI::Range(2, 64))->capture_default_str();
   }
   if (!program::parse(app, argc, argv)) return 0;

@@ -1,7 +1,7 @@
 // The program collapse.
 #include <doctest/doctest.h>
 
-#include <vaelib/io/png.hpp>
+#include <vaelib/io/safetensors.hpp>
 
 #include "program.hpp"
 
@@ -33,12 +33,27 @@ TEST_CASE("collapse: two runs are analysed and compared; what is no run is refus
   const auto both = run({"compare", alive, dead, "--output-dir", folder / "both", "--count", "100"}, collapse);
   REQUIRE_MESSAGE(both.code == 0, both.err);
   CHECK(has(content(folder / "both/compare.html"), "Test KL divergence"));
+  CHECK(has(content(folder / "both/compare.html"), "Of some test samples after each epoch."));
   CHECK(has(content(folder / "both/runs.json"), "\"avg_mutual_info\""));
 
-  std::remove((alive + "/metrics.jsonl").c_str());  // a run without metrics: what the model tells is reported all the same
-  CHECK(run({"analyze", alive, "--count", "100"}, collapse).code == 0);
+  const auto sets = run({"train", "--sets", "40", "--least", "5", "--most", "20", "--epochs", "1", "--width", "8", "--heads", "2", "--latent", "2", "--inducing", "3", "--quiet", "--output-dir", folder / "sets"}, Limits{.program = VAELIB_SETVAE_PROGRAM});
+  REQUIRE_MESSAGE(sets.code == 0, sets.err);
+  const auto of_sets = run({"analyze", folder / "sets"}, collapse);
+  CHECK_MESSAGE(of_sets.code == 0, of_sets.err);
+  CHECK(has(of_sets.out, "level 2"));
+  CHECK(has(content(folder / "sets/collapse/report.json"), "\"level_1_kl_histogram\""));
+  CHECK(has(run({"compare", dead, folder / "sets", "--output-dir", folder / "kinds", "--count", "40"}, collapse).out, "/sets "));
+
+  std::remove((alive + "/metrics.jsonl").c_str());
+  check_refusal(run({"analyze", alive}, collapse), 1, "is a run without metrics", "collapse");
+  vaelib::create_directories(folder / "vq");
+  const std::vector<float> numbers(1);
+  vaelib::safetensors_write(folder / "vq/model.safetensors", {vaelib::SafetensorsView::of("w", {1}, numbers)}, {{"vqvae.options", "{}"}});
+  check_refusal(run({"analyze", folder / "vq"}, collapse), 1, "is a run of vqvae, whose models have no posterior; `codebook check` looks at their codes", "collapse");
+  vaelib::safetensors_write(folder / "vq/model.safetensors", {vaelib::SafetensorsView::of("w", {1}, numbers)}, {});
+  check_refusal(run({"compare", dead, folder / "vq"}, collapse), 1, "is a run of another kind", "collapse");
   check_refusal(run({"analyze", folder / "nothing"}, collapse), 1, "holds no model.safetensors", "collapse");
-  check_refusal(run({"analyze", folder / "vq.safetensors"}, collapse), 1, "the models of vqvae have no posterior", "collapse");
+  check_refusal(run({"analyze", dead + "/model.safetensors"}, collapse), 1, "the folder of the run is expected", "collapse");
   check_refusal(run({"compare", alive}, collapse), 2, "at least two runs", "collapse");
   check_refusal(run({"analyze", alive, "--count", "1"}, collapse), 2, "collapse analyze --help lists the flags", "collapse");
 }

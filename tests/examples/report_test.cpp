@@ -46,8 +46,8 @@ TEST_CASE("a run leaves a report, every figure in both files") {
     CHECK_MESSAGE(has(page, item.value()["title"].get<std::string>()), id);
     ids.insert(id);
   }
-  CHECK(ids == std::set<std::string>{"active_units", "beta", "correlation", "kl_divergence", "kl_per_dimension",
-                                     "latent_map", "learning_rate", "manifold", "neg_elbo", "objective",
+  CHECK(ids == std::set<std::string>{"active_units", "beta", "correlation", "effective_dimensions", "kl_divergence", "kl_histogram", "kl_per_dimension",
+                                     "latent_map", "learning_rate", "manifold", "neg_elbo", "objective", "posterior",
                                      "reconstruction_error", "reconstruction_loss", "reconstructions",
                                      "sample_diversity", "samples", "seconds_per_epoch", "traversal_effect",
                                      "traversals"});
@@ -102,7 +102,7 @@ TEST_CASE("reports of other models") {
                                 {"--code-size", "150", "--epochs", "1"},
                                 {"--likelihood", "gaussian"}}) {
     const Reported run_of(more);
-    CHECK_MESSAGE(run_of.numbers()["figures"].size() == 18, more[1]);
+    CHECK_MESSAGE(run_of.numbers()["figures"].size() == 21, more[1]);
   }
 }
 

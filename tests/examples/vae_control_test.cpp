@@ -126,6 +126,23 @@ TEST_CASE("the best epochs are kept, and any checkpoint is gone on from") {
   check_refusal(run({"train", "--resume", place.out + "/model.safetensors", "--output-dir", place.out}), 1, "is no checkpoint");
 }
 
+TEST_CASE("a run is ended by a figure of its posterior, which is written after each epoch") {
+  const Place place;
+  const Arguments flags{"--epochs", "9", "--monitor", "collapse_ratio", "--patience", "2", "--keep-best", "1", "--lr", "1e-12"};
+  const auto rows = [&] {
+    const auto all = content(place.out + "/collapse.csv");
+    return std::count(all.begin(), all.end(), '\n');
+  };
+  succeed(place.train(flags));
+  CHECK(rows() == 4);  // a header; the first epoch was the best, and two were no better
+  CHECK(exists(place.out + "/model_best.safetensors"));
+  CHECK(has(content(place.out + "/report.json"), "\"posterior\""));
+  CHECK(has(content(place.out + "/report.json"), "\"kl_histogram\""));
+  succeed({"train", "--resume", "--output-dir", place.out, "--quiet"});
+  CHECK(rows() == 4);
+  check_refusal(run({"train", "--monitor", "loss"}), 2, "--monitor: expected neg_elbo, collapse_ratio");
+}
+
 TEST_CASE("a batch in parts takes the same steps") {
   const Place place;
   const auto losses = [&](const Arguments& more) {

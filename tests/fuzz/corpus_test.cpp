@@ -7,8 +7,8 @@
 
 extern "C" {
 using Harness = int(const std::uint8_t* data, std::size_t size);
-Harness fuzz_checkpoint, fuzz_config, fuzz_csv, fuzz_idx, fuzz_jpeg, fuzz_json, fuzz_npy, fuzz_npz, fuzz_png,
-    fuzz_safetensors;
+Harness fuzz_checkpoint, fuzz_config, fuzz_csv, fuzz_idx, fuzz_jpeg, fuzz_json, fuzz_npy, fuzz_npz, fuzz_ply,
+    fuzz_png, fuzz_safetensors, fuzz_xyz;
 }
 
 TEST_CASE("the corpora of the fuzzers") {
@@ -24,8 +24,10 @@ TEST_CASE("the corpora of the fuzzers") {
                             {"json", fuzz_json},
                             {"npy", fuzz_npy},
                             {"npz", fuzz_npz},
+                            {"ply", fuzz_ply},
                             {"png", fuzz_png},
-                            {"safetensors", fuzz_safetensors}};
+                            {"safetensors", fuzz_safetensors},
+                            {"xyz", fuzz_xyz}};
   const std::string corpus = VAELIB_TEST_FOLDER "/fuzz/corpus";
   CHECK(vaelib::list_folder(corpus).size() == std::size(formats));
   for (const Format& format : formats) {

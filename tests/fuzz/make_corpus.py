@@ -71,6 +71,13 @@ put("idx/images", idx([2, 4, 4]))
 put("idx/images.gz", gzip.compress(idx([2, 4, 4]), mtime=0))
 put("csv/numbers", "1,2\r\n-3.5e2,nan\r\n")
 put("csv/named", '\ufeff"a ""b""";c;\n+1 ; 2;"3"\n\n4;5;inf')
+axes = "property float x\nproperty float y\nproperty float z\n"
+face = "element face 1\nproperty list uchar int vertex_indices\n"
+put("ply/ascii", f"ply\nformat ascii 1.0\ncomment c\nelement vertex 2\nproperty uchar red\n{axes}{face}end_header\n255 1 2 3\n0 4 5 -6e-1\n3 0 1 0\n")
+put("ply/little", f"ply\nformat binary_little_endian 1.0\nelement vertex 2\n{axes}end_header\n".encode() + x.tobytes())
+put("ply/big", f"ply\r\nformat binary_big_endian 1.0\r\nelement vertex 1\n{axes}property double q\nend_header\n".encode() + x[0].astype(">f4").tobytes() + bytes(8))
+put("xyz/plain", "# points\n1 2 3\n-4e-1,+5, 6 # one\r\n\n7\t8 9\n")
+put("xyz/columns", "1 2 3 255 0\n4 5 6 0 nan\n")
 grey = (np.arange(80, dtype="u1") * 3).reshape(10, 8)
 colour = np.stack([grey, grey.T.reshape(10, 8), 255 - grey], axis=2)
 put("png/grey", image(grey, "PNG"))

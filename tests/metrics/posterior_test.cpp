@@ -106,3 +106,20 @@ TEST_CASE("kl_decomposition: few samples bound the mutual information, more of t
   CHECK(nothing.mutual_information.value == doctest::Approx(0).epsilon(1e-9));
   CHECK(nothing.closed_form == 0);
 }
+
+TEST_CASE("effective dimensions of more dimensions than samples and of more than are shown: the same by either way") {
+  constexpr std::size_t size = 130;
+  std::vector<float> means(140 * size), logvar(140 * size);
+  normal(RandomKey{.seed = 2}, 0, 140, int(size), means.data());
+  std::vector<std::size_t> all(size);
+  std::iota(all.begin(), all.end(), std::size_t{0});
+  for (const std::size_t rows : {140, 40}) {
+    const std::span<const float> x(means.data(), rows * size), v(logvar.data(), rows * size);
+    const auto u = metrics::posterior_use(x, v, size);
+    double sum = 0, squares = 0;
+    const auto covariances = metrics::covariances(x, size, all);
+    for (std::size_t k = 0; k < covariances.size(); ++k) sum += k % (size + 1) == 0 ? covariances[k] : 0, squares += covariances[k] * covariances[k];
+    CHECK(u.effective_latent_dims == doctest::Approx(sum * sum / squares));
+    CHECK(u.eigenvalues.size() == 128);
+  }
+}

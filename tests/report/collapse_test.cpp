@@ -1,7 +1,7 @@
 // The report on a posterior, of a model that collapsed on purpose and of one that did not.
 #include <doctest/doctest.h>
 
-#include <vaelib/report/collapse.hpp>
+#include <vaelib/report/collapse_monitor.hpp>
 #include <vaelib/vae.hpp>
 
 #include <fstream>
@@ -74,4 +74,56 @@ TEST_CASE("CollapseDiagnostics: levels of a hierarchy, and what cannot be judged
   const Weights<Model, Cpu> weights{Model{}};
   CHECK_THROWS_WITH_AS(CollapseDiagnostics{folder.path}.report(weights, data::Shapes{.image_size = 8, .images = 1}), doctest::Contains("at least 2 samples"), Error);
   CHECK_THROWS_WITH_AS(CollapseDiagnostics{folder.path}.report(weights, data::Shapes{.image_size = 16, .images = 9}), doctest::Contains("takes shape"), Error);
+}
+
+TEST_CASE("CollapseMonitor and CollapseWatch: rows go on with those of an earlier process, the best epochs are told, the run ends") {
+  const TemporaryFolder folder;
+  // two dimensions; in epoch e the first e of them are used, none from epoch 3 on
+  int epoch = 0;
+  const auto look = [&] {
+    CollapseEvidence e;
+    e.levels.push_back({"z", 2});
+    auto& level = e.levels[0];
+    level.means.resize(200);
+    normal(RandomKey{1}, 0, 100, 2, level.means.data());
+    level.log_variances.assign(200, -3.0f);
+    for (std::size_t k = 0; k < 200; ++k)
+      if (epoch > 2 || int(k % 2) >= epoch) level.means[k] = level.log_variances[k] = 0;
+    return e;
+  };
+  int best = 0;
+  const auto told = [&] { ++best; };
+  RunState state;
+  const auto run = [&](auto& monitor, auto& watch, int until) {
+    int done = 0;
+    for (; epoch < until && !watch.should_stop(state); ++done) {
+      ++epoch;
+      EpochMetrics m;
+      m.epoch = epoch;
+      m.step = 10 * epoch;
+      state.history.push_back(m);
+      monitor.epoch_end(state);
+      watch.epoch_end(state);
+    }
+    return done;
+  };
+  {
+    CollapseMonitor monitor{look, folder.path};
+    CollapseWatch watch{monitor, "collapse_ratio", 2, told};
+    CHECK(run(monitor, watch, 3) == 3);
+    CHECK(monitor.rows[1].collapse_ratio == 0);
+    CHECK(best == 2);  // epochs 1 and 2
+  }
+  const std::string before = content_of(folder / "collapse.csv");
+  CollapseMonitor monitor{look, folder.path};
+  CollapseWatch watch{monitor, "collapse_ratio", 2, told};
+  CHECK(run(monitor, watch, 9) == 1);  // epoch 4 is the second that is no better
+  CHECK(best == 2);
+  CHECK(monitor.rows.size() == 4);
+  CHECK(content_of(folder / "collapse.csv").starts_with(before));
+  CHECK(content_of(folder / "collapse.jsonl").find("\"latent_utilization_ratio\": 0.5") != std::string::npos);
+  CollapseMonitor third{look, folder.path};
+  CollapseWatch again{third, "latent_utilization_ratio", 2};
+  CHECK(run(third, again, 9) == 0);  // ended before it began
+  CHECK_THROWS_WITH_AS((CollapseWatch{third, "kl"}), doctest::Contains("no metric \"kl\"; a CollapseMonitor has avg_kl, avg_active_units"), Error);
 }

@@ -2,7 +2,7 @@
 // them, of any size, direction and proportion, by 50 to 2048 points that lie evenly on them. All lie within the unit ball.
 //
 //   PointSets      sets made on the fly; the label is the kind
-//   PointClouds    sets in memory, as files hold them (io/point_files.hpp), or those of another source
+//   PointClouds    sets in memory, as files hold them (data/point_files.hpp), or those of another source
 //
 // Both are data::SetSource: rows of different lengths, of points of three (or other) numbers.
 #pragma once
@@ -171,6 +171,20 @@ class PointClouds {
   std::span<const float> set(std::int64_t s) const {
     const auto w = std::size_t(width_), begin = std::size_t(offsets_[std::size_t(s)]) * w, end = std::size_t(offsets_[std::size_t(s) + 1]) * w;
     return std::span(points_).subspan(begin, end - begin);
+  }
+  std::int32_t label(std::int64_t s) const { return labels_[std::size_t(s)]; }
+  /// Some of the sets, copied.
+  [[gnu::cold]] PointClouds chosen(std::span<const std::uint32_t> rows) const {
+    detail::check_rows(rows, size());
+    std::vector<float> points;
+    std::vector<std::int64_t> offsets{0};
+    std::vector<std::int32_t> labels;
+    for (const auto row : rows) {
+      points.insert(points.end(), set(row).begin(), set(row).end());
+      offsets.push_back(std::int64_t(points.size()) / width_);
+      if (!labels_.empty()) labels.push_back(labels_[row]);
+    }
+    return {width_, std::move(points), std::move(offsets), std::move(labels), classes_};
   }
   void count(std::uint64_t, std::span<const std::uint32_t> rows, long* points) const {
     detail::check_rows(rows, size());

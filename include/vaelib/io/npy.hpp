@@ -201,23 +201,30 @@ inline NpyArray read_npy(const InputFile& file) {
 }
 inline NpyArray read_npy(const std::string& path) { return read_npy(InputFile(path)); }
 
-/// Writes an array of 4-byte floats as NumPy does.
-inline void write_npy(const std::string& path, const std::vector<std::int64_t>& shape, std::span<const float> values) {
+namespace detail {
+/// What stands before the values of a .npy file.
+[[gnu::cold]] inline std::string npy_header(const std::string& path, const char* descr, const std::vector<std::int64_t>& shape, std::uint64_t values) {
   std::uint64_t count = 1;
   std::string extents;
   for (const std::int64_t extent : shape) {
     count *= static_cast<std::uint64_t>(extent);
     extents += text(extents.empty() ? "" : " ", extent, ',');
   }
-  if (count != values.size()) fail(path, ": the shape (", extents, ") needs ", count, " values, found ", values.size());
+  if (count != values) fail(path, ": the shape (", extents, ") needs ", count, " values, found ", values);
   if (shape.size() > 1) extents.pop_back();
-  std::string header = text("{'descr': '<f4', 'fortran_order': False, 'shape': (", extents, "), }");
+  std::string header = text("{'descr': '", descr, "', 'fortran_order': False, 'shape': (", extents, "), }");
   header.resize((10 + header.size() + 1 + 63) / 64 * 64 - 11, ' ');
   header += '\n';
   std::string start("\x93NUMPY\x01\x00", 8);
   start += static_cast<char>(header.size() & 255);
   start += static_cast<char>(header.size() >> 8);
-  write_file_atomically(path, start, header, values);
+  return start + header;
+}
+}  // namespace detail
+
+/// Writes an array of 4-byte floats as NumPy does.
+inline void write_npy(const std::string& path, const std::vector<std::int64_t>& shape, std::span<const float> values) {
+  write_file_atomically(path, detail::npy_header(path, "<f4", shape, values.size()), values);
 }
 
 }  // namespace vaelib::inline VAELIB_ABI

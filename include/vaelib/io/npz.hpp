@@ -176,4 +176,47 @@ inline NpyArray read_npz(const std::string& path, const std::string& name, std::
   return read_npz(InputFile(path), name, values_per_byte);
 }
 
+/// An array to be written into an .npz file: floats, or whole numbers.
+struct NpzArray {
+  std::string name;
+  std::vector<std::int64_t> shape;
+  std::span<const float> values{};
+  std::span<const std::int64_t> numbers{};  ///< where there are no values
+};
+
+/// Writes arrays as numpy.savez does, not compressed.
+[[gnu::cold]] inline void write_npz(const std::string& path, const std::vector<NpzArray>& arrays) {
+  const auto put = [](std::string& to, std::uint64_t value, int bytes) {
+    for (int i = 0; i < bytes; ++i) to += static_cast<char>(value >> 8 * i & 255);
+  };
+  std::string directory;
+  std::uint64_t position = 0;
+  AtomicFile file(path);
+  for (const auto& array : arrays) {
+    const std::string name = array.name + ".npy";
+    const bool whole = array.values.empty() && !array.numbers.empty();
+    const std::string header = detail::npy_header(path, whole ? "<i8" : "<f4", array.shape, whole ? array.numbers.size() : array.values.size());
+    const std::string_view values = whole ? detail::bytes_of(array.numbers) : detail::bytes_of(array.values);
+    const std::uint64_t size = header.size() + values.size();
+    if (position + size > 0xf0000000) fail(path, ": more than 4 GB do not go into this kind of zip file");
+    const uLong checksum = crc32_z(crc32_z(0, reinterpret_cast<const Bytef*>(header.data()), header.size()), reinterpret_cast<const Bytef*>(values.data()), values.size());
+    std::string entry;  // what the local header and the directory have in common
+    put(entry, 20, 2), put(entry, 0, 4), put(entry, 0, 2), put(entry, 33, 2);  // version; flags and method; time; 1 January 1980
+    put(entry, checksum, 4), put(entry, size, 4), put(entry, size, 4), put(entry, name.size(), 2), put(entry, 0, 2);
+    const std::string local = "PK\x03\x04" + entry + name;
+    put(directory += "PK\x01\x02", 20, 2);
+    directory += entry;
+    put(directory, 0, 10), put(directory, position, 4);
+    directory += name;
+    for (const std::string_view part : {std::string_view(local), std::string_view(header), values}) file.write(part.data(), part.size());
+    position += local.size() + size;
+  }
+  std::string end = "PK\x05\x06";
+  put(end, 0, 4), put(end, arrays.size(), 2), put(end, arrays.size(), 2), put(end, directory.size(), 4), put(end, position, 4), put(end, 0, 2);
+  file.write(directory.data(), directory.size());
+  file.write(end.data(), end.size());
+  file.flush_and_close();
+  file.publish();
+}
+
 }  // namespace vaelib::inline VAELIB_ABI

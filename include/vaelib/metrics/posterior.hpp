@@ -42,7 +42,7 @@ struct PosteriorUse {
   std::vector<std::array<double, 3>> kl_quantiles;  ///< 10, 50 and 90 % of the samples lie below, by dimension
   std::vector<double> mean_variances;               ///< Var_i(mean_id)
   std::vector<double> spreads;                      ///< mean_i of the standard deviation of q(z_d|x_i)
-  std::vector<double> eigenvalues;                  ///< of the covariance of the means, the largest first
+  std::vector<double> eigenvalues;                  ///< of the covariance of the means, the largest first; of the 128 that vary most, where there are more
   double avg_kl = 0, avg_active_units = 0, collapse_ratio = 0, latent_utilization_ratio = 0, effective_latent_dims = 0, val_z_var = 0;
   std::int64_t active_by_kl = 0;  ///< dimensions with KL_d of at least the threshold
 };
@@ -52,6 +52,24 @@ inline double quantile(std::vector<double>& values, double share) {
   const auto at = values.begin() + long(std::min<std::size_t>(values.size() - 1, std::size_t(share * double(values.size()))));
   std::nth_element(values.begin(), at, values.end());
   return *at;
+}
+/// The sum of squares of all covariances of the columns, which is that of their eigenvalues; by the products of rows, where these
+/// are fewer.
+inline double squared_covariances(std::span<const float> values, std::size_t size) {
+  const std::size_t rows = values.size() / size;
+  const auto means = column_means(values, size);
+  std::vector<double> centred(values.begin(), values.end());
+  for (std::size_t k = 0; k < centred.size(); ++k) centred[k] -= means[k % size];
+  const bool of_rows = rows < size;
+  const std::size_t lines = of_rows ? rows : size, length = of_rows ? size : rows, next_line = of_rows ? size : 1, next = of_rows ? 1 : size;
+  double all = 0;
+  for (std::size_t i = 0; i < lines; ++i)
+    for (std::size_t j = 0; j <= i; ++j) {
+      double product = 0;
+      for (std::size_t k = 0; k < length; ++k) product += centred[i * next_line + k * next] * centred[j * next_line + k * next];
+      all += (i == j ? 1 : 2) * product * product / double(rows) / double(rows);
+    }
+  return all;
 }
 }  // namespace detail
 
@@ -85,15 +103,12 @@ inline PosteriorUse posterior_use(std::span<const float> means, std::span<const 
   }
   u.collapse_ratio = 1 - double(u.active_by_kl) / double(size);
   u.latent_utilization_ratio = u.avg_active_units / double(size);
-  std::vector<std::size_t> columns(size);
-  std::iota(columns.begin(), columns.end(), std::size_t{0});
-  u.eigenvalues = eigen_of_symmetric(covariances(means, size, columns), size).values;
-  double sum = 0, squares = 0;
-  for (double& l : u.eigenvalues) {
-    l = std::max(l, 0.0);
-    sum += l;
-    squares += l * l;
-  }
+  constexpr std::size_t most = 128;
+  auto columns = descending(u.mean_variances);
+  columns.resize(std::min(most, size));
+  u.eigenvalues = eigen_of_symmetric(covariances(means, size, columns), columns.size()).values;
+  for (double& l : u.eigenvalues) l = std::max(l, 0.0);
+  const double sum = std::accumulate(u.mean_variances.begin(), u.mean_variances.end(), 0.0), squares = detail::squared_covariances(means, size);
   u.effective_latent_dims = squares > 0 ? sum * sum / squares : 0;
   return u;
 }

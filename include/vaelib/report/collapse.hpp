@@ -165,6 +165,13 @@ namespace report {
   return map;
 }
 
+[[gnu::cold]] inline void add_effective_dimensions(Report& page, const metrics::PosteriorUse& u, const std::string& prefix = "") {
+  auto eigenvalues = u.eigenvalues;
+  if (eigenvalues.size() > 128) eigenvalues.resize(128);
+  page.figure(prefix + "effective_dimensions", Bars{"Effective dimensions", "variance", "principal component of the means", eigenvalues},
+              text("As many directions of equal variance would do: ", shown_number(u.effective_latent_dims), " of ", u.dimensions, '.'));
+}
+
 [[gnu::cold]] inline void add_level(Report& page, const LatentLevel& level, const metrics::PosteriorUse& u, const CollapseEvidence& e, const metrics::CollapseThresholds& t,
                                     const std::string& prefix) {
   constexpr std::size_t most_bars = 128, most_cells = 24;
@@ -190,10 +197,7 @@ namespace report {
   page.figure(prefix + "active_units", Bars{"Variance of the means", "", "dimension", variances, names, idle, {}, t.variance},
               text("A dimension is active where the mean of q(z|x) moves: above ", t.variance, ". ", u.avg_active_units, " of ", u.dimensions, " are."), Width::third,
               {{"by_dimension", u.mean_variances}});
-  auto eigenvalues = u.eigenvalues;
-  if (eigenvalues.size() > most_bars) eigenvalues.resize(most_bars);
-  page.figure(prefix + "effective_dimensions", Bars{"Effective dimensions", "variance", "principal component of the means", eigenvalues},
-              text("As many directions of equal variance would do: ", shown_number(u.effective_latent_dims), " of ", u.dimensions, '.'));
+  add_effective_dimensions(page, u, prefix);
   const std::size_t cells = std::min(most_cells, level.size);
   names.resize(std::min(names.size(), cells));
   page.figure(prefix + "correlation", HeatMap{"Correlation of the means", "", "dimension", "", metrics::correlations(level.means, level.size, {order.data(), cells}), names, names},

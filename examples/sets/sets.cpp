@@ -5,11 +5,11 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <vaelib/backend/cpu/cpu.hpp>
-#include <vaelib/data/fashion_mnist.hpp>
-#include <vaelib/data/point_sets.hpp>
+#include <vaelib/data/set_sizes.hpp>
 #include <vaelib/io/checkpoint.hpp>
-#include <vaelib/io/npy.hpp>
+#include <vaelib/io/npz.hpp>
 #include <vaelib/io/png.hpp>
+#include <vaelib/io/point_files.hpp>
 #include <vaelib/io/weights_file.hpp>
 #include <vaelib/models/set_vae.hpp>
 #include <vaelib/report/collapse_monitor.hpp>
@@ -21,7 +21,9 @@
 #include <vaelib/train/tensorboard_log.hpp>
 #include <vaelib/train/trainer.hpp>
 
-#include "options.hpp"
+#include "../history.hpp"
+#include "data.hpp"
+#include "quality.hpp"
 
 namespace setvae {
 
@@ -34,9 +36,11 @@ namespace {
 
 void check(const Options& o) {
   const auto between = [](const char* flag, std::int64_t value, std::int64_t least, std::int64_t most) { refuse_unless(value >= least && value <= most, flag, value, text(least, " to ", most)); };
+  one_of("normalise", o.normalise, {"no", "each", "all"});
   one_of("preset", o.preset, {"measured", "reference"});
   one_of("initial", o.initial, {"gaussian", "mixture", "fixed"});
   one_of("norm", o.norm, {"post", "pre", "none"});
+  one_of("monitor", o.monitor, {"neg_elbo", "collapse_ratio", "avg_kl", "avg_active_units", "avg_mutual_info", "val_z_var", "effective_latent_dims", "latent_utilization_ratio"});
   one_of("beta-strategy", o.beta_strategy, {"constant", "linear", "sigmoid", "cyclical"});
   one_of("free-bits-per", o.free_bits_per, {"number", "level", "total"});
   between("sets", o.sets, 0, 4'000'000'000);
@@ -54,76 +58,13 @@ void check(const Options& o) {
   between("cycle-length", o.cycle_length, 1, 1'000'000'000'000);
   between("beta-warmup-steps", o.beta_warmup_steps, 0, 1'000'000'000'000);
   between("threads", o.threads, 0, 1024);
+  refuse_unless(o.test_share > 0 && o.test_share <= 0.9, "test-share", o.test_share, "more than 0, to 0.9");
   refuse_unless(o.sigma > 0, "sigma", o.sigma, "more than 0");
   refuse_unless(o.lr > 0, "lr", o.lr, "more than 0");
   refuse_unless(o.free_bits >= 0, "free-bits", o.free_bits, "0 or more");
   refuse_unless(o.deeper > 0, "deeper", o.deeper, "more than 0");
   refuse_unless(o.pc_threshold >= 0, "pc-threshold", o.pc_threshold, "0 or more");
   refuse_unless(o.min_beta >= 0 && (o.beta_strategy == "constant" || o.min_beta <= o.max_beta), "min-beta", o.min_beta, "0 to --max-beta");
-}
-
-// -------------------------------------------------------------------------------------------------------------- data
-struct SetData {
-  SourceView train, test;
-  std::vector<std::string> class_names{};
-  std::shared_ptr<const void> owner{};
-};
-
-template <class Train, class Test>
-SetData hold(Train train, Test test, std::vector<std::string> names = {}) {
-  const auto kept = std::make_shared<const std::pair<Train, Test>>(std::move(train), std::move(test));
-  return {kept->first, kept->second, std::move(names), kept};
-}
-
-/// sets x points x numbers; points that are not finite are padding. A tenth is kept for testing.
-SetData sets_of_file(const std::string& path) {
-  const NpyArray file = read_npy(path);
-  if (file.shape.size() != 3 || file.shape[0] < 4 || file.shape[2] < 1 || file.shape[2] > 64)
-    fail(path, ": is an array of shape ", shape_text(file.shape), ", expected at least 4 sets x points x 1 to 64 numbers");
-  const std::int64_t sets = file.shape[0], points = file.shape[1], tests = std::max<std::int64_t>(2, sets / 10);
-  const int width = int(file.shape[2]);
-  std::vector<std::uint8_t> mask(std::size_t(sets * points), 1);
-  for (std::size_t k = 0; k < file.values.size(); ++k)
-    if (!std::isfinite(file.values[k])) mask[k / std::size_t(width)] = 0;
-  const auto part = [&](std::int64_t first, std::int64_t n) {
-    return data::PointClouds::of_padded(std::span(file.values).subspan(std::size_t(first * points * width), std::size_t(n * points * width)), n, points, width,
-                                        std::span(mask).subspan(std::size_t(first * points), std::size_t(n * points)));
-  };
-  return hold(part(0, sets - tests), part(sets - tests, tests));
-}
-
-SetData load_data(const Options& o) {
-  if (o.data == "solids") {
-    auto split = data::point_sets(int(o.least), int(o.most), o.seed);
-    if (o.sets > 0) split.train.sets = std::uint32_t(o.sets);
-    split.test.sets = std::min(split.test.sets, split.train.sets);
-    return hold(split.train, split.test, split.class_names);
-  }
-  if (o.data == "fashion-mnist") {
-    const auto images = data::fashion_mnist();
-    const std::int64_t count = o.sets > 0 ? o.sets : images.train.size();
-    return hold(data::bright_pixels(images.train, count), data::bright_pixels(images.test, std::min<std::int64_t>(1000, count)), images.class_names);
-  }
-  if (o.data.ends_with(".npy")) return sets_of_file(o.data);
-  throw UsageError(text("--data ", o.data, ": expected solids, fashion-mnist or FILE.npy"));
-}
-
-/// Sets [first, first + count) in memory.
-struct Taken {
-  std::vector<float> points;
-  std::vector<long> offsets;
-  int width;
-  long count() const { return long(offsets.size()) - 1; }
-  std::span<const float> set(long s) const { return std::span(points).subspan(std::size_t(offsets[std::size_t(s)] * width), std::size_t((offsets[std::size_t(s) + 1] - offsets[std::size_t(s)]) * width)); }
-};
-Taken take(const SourceView& data, std::int64_t first, std::int64_t count) {
-  count = std::min(count, data.size() - first);
-  std::vector<std::uint32_t> rows(static_cast<std::size_t>(count));
-  std::iota(rows.begin(), rows.end(), std::uint32_t(first));
-  BatchReader reader(data);
-  reader.read(0, rows);
-  const int width = data.shape().size();
-  return {{reader.features(), reader.features() + reader.offsets()[count] * width}, {reader.offsets(), reader.offsets() + count + 1}, width};
 }
 
 // ------------------------------------------------------------------------------------------------------------- model
@@ -165,6 +106,7 @@ std::string model_path(const std::string& run) { return run + "/model.safetensor
 /// A run, opened.
 struct Opened {
   Options options;
+  data::SetSizes sizes;  ///< of the training sets
   std::unique_ptr<Weights<SetVae, Cpu>> weights;
 
   explicit Opened(const std::string& run) {
@@ -173,16 +115,17 @@ struct Opened {
     {
       if (!std::filesystem::exists(model_path(run))) fail(run, ": holds no model.safetensors; setvae train --output-dir ", run, " makes one");
       const SafetensorsFile file(model_path(run));
-      const auto kept = file.metadata().find("setvae.options"), width = file.metadata().find("setvae.points");
-      if (kept == file.metadata().end() || width == file.metadata().end()) fail(model_path(run), ": is no model of setvae: its metadata has no 'setvae.options'");
+      const auto kept = file.metadata().find("setvae.options"), width = file.metadata().find("setvae.points"), counts = file.metadata().find("setvae.sizes");
+      if (kept == file.metadata().end() || width == file.metadata().end() || counts == file.metadata().end()) fail(model_path(run), ": is no model of setvae: its metadata has no 'setvae.options'");
       try {
         const auto json = Json::parse(kept->second);
         each_option(options, [&](const char* name, const char*, auto& member, const char*) {
           if (json.contains(name)) json.at(name).get_to(member);
         });
         check(options);
+        sizes = data::SetSizes::parse(counts->second);
       } catch (const std::exception& error) {
-        fail(model_path(run), ": its metadata 'setvae.options' cannot be: ", error.what());
+        fail(model_path(run), ": its metadata cannot be: ", error.what());
       }
       points = std::atoi(width->second.c_str());
       if (points < 1 || points > 64) fail(model_path(run), ": its metadata 'setvae.points' is '", width->second, "', expected 1 to 64");
@@ -243,6 +186,40 @@ Image grid_of(std::initializer_list<const Taken*> collections, int columns = 8) 
   return report::point_grid(sets, (*collections.begin())->width, {.columns = columns});
 }
 
+/// Calls `save` after each epoch of the best test -ELBO so far.
+template <class F>
+struct BestElbo {
+  F save;
+  void epoch_end(const RunState& state) const {
+    const auto elbo = [](const EpochMetrics& m) { return m.val_recon + m.val_kl; };
+    if (std::all_of(state.history.begin(), state.history.end() - 1, [&](const auto& m) { return elbo(state.history.back()) < elbo(m); })) save();
+  }
+};
+
+/// The picture or the files of new sets.
+void write_sets(const UseOptions& u, const Taken& made) {
+  if (u.format.empty() && !u.output.empty() && !u.output.ends_with(".png") && !u.output.ends_with(".npz")) throw UsageError(text("--output ", u.output, ": expected a name that ends in .png or .npz, or --format"));
+  const std::string format = !u.format.empty() ? u.format : u.output.ends_with(".npz") ? "npz" : "png";
+  const bool folder = format == "ply" || format == "xyz";
+  const std::string path = !u.output.empty() ? u.output : u.run + "/samples" + (folder ? "" : '.' + format);
+  if (folder && made.width != 3) fail(u.run, ": points of ", made.width, " numbers do not go into .", format, " files, which hold x, y and z; --format npz takes them");
+  if (format == "png" && made.width < 2) fail(u.run, ": points of one number cannot be drawn; --format npz writes them");
+  if (format == "npz") {
+    const std::vector<std::int64_t> offsets(made.offsets.begin(), made.offsets.end());
+    write_npz(path, {{"points", {offsets.back(), made.width}, made.points}, {"offsets", {std::int64_t(offsets.size())}, {}, offsets}});
+  } else if (folder) {
+    create_directories(path);
+    for (long s = 0; s < made.count(); ++s) {
+      char name[32];
+      std::snprintf(name, sizeof name, "/set-%06ld.", s);
+      (format == "ply" ? write_ply : write_xyz)(path + name + format, made.set(s));
+    }
+  } else {
+    write_png(path, grid_of({&made}));
+  }
+  std::printf("%s: %ld sets\n", path.c_str(), made.count());
+}
+
 struct EpochLines {
   bool quiet;
   const std::vector<CollapseRow>& rows;
@@ -255,6 +232,16 @@ struct EpochLines {
     std::fflush(stdout);
   }
 };
+
+/// What is known of a run: its codes of test sets, its metrics.
+CollapseEvidence evidence_of(const Opened& run, const std::string& path, const SetData& data, std::int64_t count, std::uint64_t seed) {
+  auto evidence = examine(*run.weights, data.test, count, seed);
+  evidence.class_names = data.class_names;
+  evidence.free_bits = run.options.free_bits;
+  evidence.clip_norm = run.options.clip_norm;
+  evidence.history = program::read_history(path);
+  return evidence;
+}
 
 }  // namespace
 
@@ -279,10 +266,24 @@ int train(const Options& o) {
   TensorBoardLog log(o.output_dir + "/logs");
   metrics::CollapseThresholds thresholds;
   thresholds.kl = o.pc_threshold;
-  const auto look = [&] { return examine(trainer.weights(), data.test, 256); };
+  // the cost grows with the square of the sets times the numbers of a code
+  const auto sets_for = [&](double work, double most) { return std::int64_t(std::clamp(std::sqrt(work / double(o.levels * o.inducing * o.latent)), 64.0, most)); };
+  const auto look = [&] { return examine(trainer.weights(), data.test, sets_for(5e7, 256)); };
   CollapseMonitor monitor{look, o.output_dir, &log.file, thresholds};
   const EpochLines lines{o.quiet, monitor.rows};
   const EarlyStopping patience{.patience = o.patience};
+  const Metadata told{{"setvae.options", json_of(o).dump()}, {"setvae.points", std::to_string(width)}, {"setvae.sizes", data::SetSizes::of(data.train).words()}};
+  const auto save_model = [&](const std::string& path) {
+    Metadata metadata = told;
+    metadata["setvae.step"] = std::to_string(trainer.learner.steps);
+    save(path, trainer.weights(), metadata);
+  };
+  const auto save_best = [&] {
+    if (o.keep_best) save_model(o.output_dir + "/model_best.safetensors");
+  };
+  const bool by_elbo = o.monitor == "neg_elbo";
+  const BestElbo<decltype(save_best)> best_elbo{save_best};
+  CollapseWatch watch{monitor, by_elbo ? "collapse_ratio" : o.monitor, o.patience, save_best};
   const StopOnSignal stop;
   FitOptions fit;
   fit.epochs = o.epochs;
@@ -293,15 +294,17 @@ int train(const Options& o) {
   fit.metrics = MetricFiles{o.output_dir};
   fit.checkpoints = Checkpoints{.folder = checkpoints, .resume = o.resume};
   fit.callbacks = {monitor, lines, log, stop};
-  if (o.patience > 0) fit.callbacks.push_back(patience);
+  if (!by_elbo) fit.callbacks.push_back(watch);
+  if (by_elbo) fit.callbacks.push_back(best_elbo);
+  if (by_elbo && o.patience > 0) fit.callbacks.push_back(patience);
   const History history = trainer.fit(data.train, fit);
   if (stop.signal() != 0 && std::cmp_less(history.size(), o.epochs)) {
     std::fprintf(stderr, "setvae: interrupted after step %llu, which is saved; the same command with --resume goes on\n", static_cast<unsigned long long>(trainer.learner.steps));
     return 128 + stop.signal();
   }
-  save(model_path(o.output_dir), trainer.weights(), {{"setvae.options", json_of(o).dump()}, {"setvae.points", std::to_string(width)}, {"setvae.step", std::to_string(trainer.learner.steps)}});
+  save_model(model_path(o.output_dir));
 
-  auto evidence = examine(trainer.weights(), data.test, 1000);
+  auto evidence = examine(trainer.weights(), data.test, sets_for(2e9, 1000));
   evidence.class_names = data.class_names;
   evidence.history = history;
   evidence.free_bits = o.free_bits;
@@ -322,6 +325,7 @@ int train(const Options& o) {
   }
   page.section("Training");
   report::add_training(page, history);
+  report::add_posterior(page, read_collapse_rows(o.output_dir));
   std::vector<report::Fact> facts;
   const auto options = json_of(o);
   for (const auto& [name, value] : options.items()) facts.push_back({name, value.is_string() ? value.get<std::string>() : value.dump()});
@@ -340,24 +344,14 @@ int train(const Options& o) {
 void use(const UseOptions& u) {
   const Opened run(u.run);
   const auto& weights = *run.weights;
-  const SetData data = load_data(run.options);
+  const SetData data = u.command == "sample" ? SetData{} : load_data(run.options);
   const int threads = int(u.threads);
   const auto output = [&](const char* name) { return u.output.empty() ? u.run + '/' + name : u.output; };
-  if (weights.model.options.points < 2 && u.command != "analyze") fail(u.run, ": points of one number cannot be drawn");
+  if (weights.model.options.points < 2 && (u.command == "reconstruct" || u.command == "interpolate")) fail(u.run, ": points of one number cannot be drawn");
   if (u.command == "sample") {
-    std::vector<long> counts = counts_of(take(data.test, 0, u.count > 0 ? u.count : 32));
-    while (std::cmp_less(counts.size(), u.count)) counts.push_back(counts[counts.size() - std::size_t(data.test.size())]);
-    if (u.points > 0) std::fill(counts.begin(), counts.end(), u.points);
-    const Taken made = sampled(weights, counts, u.seed, threads);
-    const std::string path = output("samples.png");
-    if (path.ends_with(".npy")) {
-      write_npy(path, {std::int64_t(made.points.size()) / made.width, made.width}, made.points);
-      std::vector<float> numbers(counts.begin(), counts.end());
-      write_npy(path.substr(0, path.size() - 4) + ".counts.npy", {std::int64_t(numbers.size())}, numbers);
-    } else {
-      write_png(path, grid_of({&made}));
-    }
-    std::printf("%s: %zu sets\n", path.c_str(), counts.size());
+    const long count = u.count > 0 ? long(u.count) : 32;
+    const Taken made = sampled(weights, u.points > 0 ? std::vector<long>(std::size_t(count), long(u.points)) : run.sizes.draw(count, u.seed), u.seed, threads);
+    write_sets(u, made);
   }
   if (u.command == "reconstruct") {
     const Taken some = take(data.test, 0, u.count > 0 ? u.count : 32), again = with_points(some, remade(weights, some, u.seed, threads, [](auto&) {}));
@@ -389,9 +383,7 @@ void use(const UseOptions& u) {
     std::printf("%s\n", output("interpolation.png").c_str());
   }
   if (u.command == "analyze") {
-    auto evidence = examine(weights, data.test, u.count > 0 ? u.count : 1000, u.seed);
-    evidence.class_names = data.class_names;
-    evidence.free_bits = run.options.free_bits;
+    const auto evidence = evidence_of(run, u.run, data, u.count > 0 ? u.count : 1000, u.seed);
     CollapseDiagnostics diagnostics{output("collapse")};
     diagnostics.thresholds.kl = run.options.pc_threshold;
     const auto found = diagnostics.report(evidence, "Posterior: " + u.run);
@@ -399,8 +391,16 @@ void use(const UseOptions& u) {
       std::printf("level %zu  collapse_ratio %.3f  latent_utilization_ratio %.3f  avg_kl %.4f nats\n", l + 1, found.levels[l].collapse_ratio, found.levels[l].latent_utilization_ratio, found.levels[l].avg_kl);
     std::printf("all      collapse_ratio %.3f  latent_utilization_ratio %.3f  use of the code %.1f nats\n", found.all.use.collapse_ratio, found.all.use.latent_utilization_ratio, found.all.decoder_use);
     for (const auto& advice : found.advice) std::printf("  %s: %s\n", advice.rule.c_str(), advice.sentence.c_str());
-    std::printf("  %s/report.html\n", diagnostics.directory.c_str());
+    const Taken real = take(data.test, 0, 100);
+    const Json quality = quality_of(sampled(weights, counts_of(real), u.seed, threads), take(data.train, 0, 100), real, threads);
+    write_file_atomically(diagnostics.directory + "/generation.json", quality.dump(2) + "\n");
+    std::printf("  %s/report.html, generation.json\n", diagnostics.directory.c_str());
   }
+}
+
+CollapseEvidence examine_run(const std::string& path, std::int64_t count, std::uint64_t seed) {
+  const Opened run(path);
+  return evidence_of(run, path, load_data(run.options), count, seed);
 }
 
 }  // namespace setvae

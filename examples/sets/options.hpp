@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vaelib/report/collapse.hpp>
 
 #include "../usage_error.hpp"
 
@@ -12,8 +13,9 @@ using program::UsageError;
 
 struct Options {
   // data
-  std::string data = "solids";
+  std::string data = "solids", normalise = "no";
   std::int64_t sets = 0, least = 50, most = 500;
+  double test_share = 0.1;
   // model
   std::string preset = "measured", initial = "gaussian", norm = "post";
   std::int64_t width = 64, heads = 4, latent = 4, levels = 2, inducing = 8, components = 4;
@@ -24,6 +26,8 @@ struct Options {
   std::int64_t cycle_length = 5000, beta_warmup_steps = 0;
   // training
   std::int64_t epochs = 20, batch_size = 32, patience = 0, threads = 0;
+  std::string monitor = "neg_elbo";
+  bool keep_best = false;
   std::uint64_t seed = 0;
   double lr = 1e-3, clip_norm = 10;
   // output
@@ -35,8 +39,10 @@ struct Options {
 template <class O, class F>
 void each_option(O& o, F&& f) {
   const char *data = "Data", *model = "Model", *beta = "Weight of the KL divergence", *training = "Training", *output = "Output";
-  f("data", "solids (points on spheres, tori, boxes, cones, made on the fly), fashion-mnist (bright pixels), or FILE.npy (sets x points x numbers)", o.data, data);
+  f("data", "solids (points on spheres, tori, boxes, cones, made on the fly), fashion-mnist (bright pixels), or PATH: a folder of .ply, .xyz and .npy files, a set each, or one .npy or .npz of all (docs/sets.md)", o.data, data);
   f("sets", "sets of an epoch; 0: all, of solids 20000", o.sets, data);
+  f("test-share", "of the sets of files, drawn by --seed, is kept for testing", o.test_share, data);
+  f("normalise", "sets of files are moved and scaled into the ball of radius 1: no, each by itself, or all alike", o.normalise, data);
   f("least", "points of a solid, at least", o.least, data);
   f("most", "and at most", o.most, data);
 
@@ -66,7 +72,9 @@ void each_option(O& o, F&& f) {
   f("batch-size", "sets a step", o.batch_size, training);
   f("lr", "learning rate of Adam", o.lr, training);
   f("clip-norm", "gradients of a larger norm are scaled down to it; 0: never", o.clip_norm, training);
-  f("patience", "end when the test loss has not become better for so many epochs; 0: never", o.patience, training);
+  f("patience", "end when what --monitor names has not become better for so many epochs; 0: never", o.patience, training);
+  f("monitor", "neg_elbo, of test sets, or a figure of collapse.csv: collapse_ratio, latent_utilization_ratio, avg_kl, ...", o.monitor, training);
+  f("keep-best", "write model_best.safetensors after the best epochs as well, by --monitor", o.keep_best, training);
   f("seed", "of first weights, order, noise and solids", o.seed, training);
   f("threads", "0: as many as this process may use", o.threads, training);
 
@@ -78,7 +86,7 @@ void each_option(O& o, F&& f) {
 
 /// Of the commands that use a run.
 struct UseOptions {
-  std::string command, run, output;
+  std::string command, run, output, format;
   std::int64_t count = 0, points = 0, steps = 8, threads = 0;
   std::uint64_t seed = 0;
 };
@@ -86,5 +94,8 @@ struct UseOptions {
 /// Exit code: 0, or 128 + signal where the run was interrupted and saved.
 int train(const Options& options);
 void use(const UseOptions& options);  ///< sample, reconstruct, interpolate, analyze
+
+/// What a run is judged by, from the folder of a run.
+vaelib::CollapseEvidence examine_run(const std::string& path, std::int64_t count, std::uint64_t seed);
 
 }  // namespace setvae

@@ -22,6 +22,7 @@ struct Options {
   double sigma = 0.1;
   // weight of the KL divergence
   std::string beta_strategy = "cyclical", free_bits_per = "number";
+  bool spectral_norm = false, balance_levels = false;
   double beta = 1, min_beta = 0, max_beta = 1, free_bits = 0.2, deeper = 1, pc_threshold = 0.1;
   std::int64_t cycle_length = 5000, beta_warmup_steps = 0;
   // training
@@ -46,13 +47,14 @@ void each_option(O& o, F&& f) {
   f("least", "points of a solid, at least", o.least, data);
   f("most", "and at most", o.most, data);
 
-  f("preset", "measured (the defaults), or reference (the published settings: 256 numbers a row, 2 heads, 16 rows, rate 1e-4, beta to 0.5); sets what is not given", o.preset, model);
+  f("preset", "measured (the defaults), or reference (the published settings: 256 numbers a row, 2 heads, 16 rows, rate 1e-4, beta to 0.5, spectral norm); sets what is not given", o.preset, model);
   f("width", "features of a point within", o.width, model);
   f("heads", "of attention", o.heads, model);
   f("latent", "numbers of an inducing row", o.latent, model);
   f("levels", "of the hierarchy", o.levels, model);
   f("inducing", "rows of a level", o.inducing, model);
   f("norm", "of the attention blocks: post, pre or none", o.norm, model);
+  f("spectral-norm", "weights of the linear layers are divided by their largest singular values", o.spectral_norm, model);
   f("initial", "random points that become a set: gaussian, mixture or fixed", o.initial, model);
   f("components", "of a mixture", o.components, model);
   f("sigma", "a Chamfer distance counts as that of points that lie so far from the true ones", o.sigma, model);
@@ -66,6 +68,7 @@ void each_option(O& o, F&& f) {
   f("free-bits", "nats that cost nothing", o.free_bits, beta);
   f("free-bits-per", "of each number, of a level, or in total", o.free_bits_per, beta);
   f("deeper", "weight of a level, as a multiple of the one nearer to the data", o.deeper, beta);
+  f("balance-levels", "while beta is below --max-beta a level with a smaller KL divergence pays less for it", o.balance_levels, beta);
   f("pc-threshold", "nats: a number with less has collapsed", o.pc_threshold, beta);
 
   f("epochs", "times that the sets are gone through", o.epochs, training);

@@ -74,6 +74,8 @@ SetVae model_of(const Options& o, int points) {
   s.width = int(o.width);
   s.heads = int(o.heads);
   s.latent = int(o.latent);
+  s.spectral_norm = o.spectral_norm;
+  if (o.balance_levels) s.balance_below = float(o.max_beta);
   s.inducing.assign(std::size_t(o.levels), int(o.inducing));
   s.norm = o.norm == "pre" ? Norm::pre : o.norm == "none" ? Norm::none : Norm::post;
   s.initial = o.initial == "mixture" ? InitialSet::mixture : o.initial == "fixed" ? InitialSet::fixed : InitialSet::gaussian;

@@ -27,6 +27,7 @@ void apply_reference(Options& o, const std::set<std::string>& given) {
   set("inducing", o.inducing, 16);
   set("levels", o.levels, 2);
   set("lr", o.lr, 1e-4);
+  set("spectral-norm", o.spectral_norm, true);
   set("beta-strategy", o.beta_strategy, std::string("cyclical"));
   set("min-beta", o.min_beta, 0.0);
   set("max-beta", o.max_beta, 0.5);

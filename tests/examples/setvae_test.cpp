@@ -18,7 +18,7 @@ TEST_CASE("setvae: trains, goes on, samples, reconstructs, interpolates and anal
     all.insert(all.end(), more.begin(), more.end());
     return run(all, setvae);
   };
-  const auto first = train({"--epochs", "1", "--norm", "pre", "--initial", "mixture", "--monitor", "avg_kl", "--patience", "3", "--keep-best"});
+  const auto first = train({"--epochs", "1", "--norm", "pre", "--initial", "mixture", "--spectral-norm", "--balance-levels", "--monitor", "avg_kl", "--patience", "3", "--keep-best"});
   REQUIRE_MESSAGE(first.code == 0, first.err);
   CHECK(has(first.out, "collapse_ratio"));
   for (const char* name : {"model.safetensors", "model_best.safetensors", "report.html", "report.json", "config.json", "metrics.csv", "collapse.csv", "collapse.jsonl", "reconstructions.png", "samples.png"})
@@ -26,7 +26,7 @@ TEST_CASE("setvae: trains, goes on, samples, reconstructs, interpolates and anal
   const auto page = content(out + "/report.json");
   for (const char* figure : {"\"level_0_kl_by_dimension\"", "\"level_1_latent_map\"", "\"collapse_by_level\"", "\"samples\"", "\"reconstructions\""}) CHECK_MESSAGE(has(page, figure), figure);
   check_refusal(train({"--epochs", "2"}), 1, "holds a run already; --resume goes on", "setvae");
-  const auto second = train({"--epochs", "2", "--norm", "pre", "--initial", "mixture", "--resume"});
+  const auto second = train({"--epochs", "2", "--norm", "pre", "--initial", "mixture", "--spectral-norm", "--balance-levels", "--resume"});
   CHECK_MESSAGE(second.code == 0, second.err);
   CHECK(has(second.out, "epoch 2"));
   CHECK_FALSE(has(second.out, "epoch 1"));

@@ -91,6 +91,11 @@ TEST_CASE("SetVae: learns solids; the same bits at 1, 2 and 4 threads; free bits
   const auto [one, history] = trained(small(), 1, 12);
   CHECK(history.back().val_recon < 0.8 * history.front().val_recon);
   CHECK(trained(small(), 2).first == trained(small(), 4).first);
+  SetVaeOptions normalised = small();
+  normalised.spectral_norm = true;
+  const auto [spectral, spectral_history] = trained(normalised, 2, 12);
+  CHECK(trained(normalised, 1, 12).first == spectral);
+  CHECK(spectral_history.back().val_recon < 0.8 * spectral_history.front().val_recon);
   for (const auto per : {LevelFreeBits::number, LevelFreeBits::level, LevelFreeBits::total}) {
     SetVaeOptions o = small();
     o.free_bits = 0.3f;
@@ -100,6 +105,26 @@ TEST_CASE("SetVae: learns solids; the same bits at 1, 2 and 4 threads; free bits
     const double least = per == LevelFreeBits::number ? 0.3 * (6 + 2 * 4) : per == LevelFreeBits::level ? 0.3 * 3 : 0.3;
     CHECK(m.train_loss >= m.train_recon + least * 0.999);
   }
+}
+
+TEST_CASE("SetVae: levels pay in proportion to their KL divergence while beta is small") {
+  Floats points(12 * 3);
+  normal(RandomKey{4}, 0, 12, 3, points.data());
+  const std::vector<long> offsets{0, 5, 12};
+  const auto step = [&](std::vector<float> weights, float below) {
+    SetVaeOptions o = small();
+    o.level_weights = weights;
+    o.balance_below = below;
+    return Learner<SetVae, Adam, Cpu>(SetVae(o), {}, Cpu(1), 3).learn({2, Shape{3}, points.data(), nullptr, 0, nullptr, offsets.data()}, {.beta = 0.5f});
+  };
+  const auto charged = [](const StepResult& r) { return (r.objective - r.reconstruction) / 0.5; };
+  const auto plain = step({}, 0.5f);  // beta is not below 0.5
+  CHECK(charged(plain) == doctest::Approx(plain.kl).epsilon(1e-3));
+  const double near = charged(step({1, 0}, 0)), deep = charged(step({0, 1}, 0)), mean = (near + deep) / 2 + 0.01;
+  CHECK(near + deep == doctest::Approx(plain.kl).epsilon(1e-3));
+  CHECK(std::abs(near - deep) > 0.1 * mean);  // or there would be nothing to balance
+  const double wanted = ((near + 0.01) * near + 2 * (deep + 0.01) * deep) / mean;
+  CHECK(charged(step({1, 2}, 0.6f)) == doctest::Approx(wanted).epsilon(1e-3));
 }
 
 TEST_CASE("SetVae: its posterior is examined level by level, live and in the end") {

@@ -111,6 +111,7 @@ class Step {
   }
 
   const Real* value(const Parameter& p) const { return buffers.values + p.offset; }
+  const Real* value(const Node<Real>* node) const { return node->value; }
   bool trains(const Parameter& p) const { return recording && p.id >= 0 && buffers.trained[p.id]; }
 
   /// Whether an operation on these variables and parameters has to be recorded.

@@ -73,6 +73,7 @@ struct State {
   bool integer = false;  ///< a counter: saved as one 64-bit integer without axes
   int columns = 0;       ///< saved as a table of so many columns; 0: as one row of numbers
   Shape order{1};        ///< of features that were flattened, as Parameter has it
+  bool of_inputs = false;  ///< one number an input of its layer rather than an output
   long offset = -1;
   int id = -1;
 

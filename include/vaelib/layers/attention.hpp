@@ -10,7 +10,7 @@
 #pragma once
 
 #include <vaelib/backend/slot_attention.hpp>
-#include <vaelib/layers/linear.hpp>
+#include <vaelib/layers/spectral_norm.hpp>
 #include <vaelib/layers/table_attention.hpp>
 
 namespace vaelib::inline VAELIB_ABI {
@@ -82,7 +82,7 @@ Var<R, V> attention(S& step, Var<R, Q> queries, Var<R, Q> keys, Var<R, V> values
 }
 
 /// output(attention(query(x), key(y), value(y))): x, the rows that look, y, those looked at, to rows of Width features.
-/// Width or Heads may be dynamic.
+/// Width or Heads may be dynamic. `spectral`: all four with spectral normalisation.
 template <int Width, int Heads = 1, Over What = Over::keys>
 struct MultiHeadAttention {
   static_assert(Heads == dynamic || Heads > 0, "vaelib: an attention has at least one head");
@@ -90,12 +90,16 @@ struct MultiHeadAttention {
                 "vaelib: the number of heads of an attention must divide its width");
   [[no_unique_address]] Extent<Width> width{};
   [[no_unique_address]] Extent<Heads> heads{};
-  Linear<Width> query{}, key{}, value{}, output{};
+  bool spectral = false;
+  SpectralNorm<Linear<Width>> query{}, key{}, value{}, output{};
 
   [[gnu::cold]] void build(Shape x, Shape y) {
     if (width < 1 || heads < 1 || width % heads != 0)
       fail("vaelib: attention of ", int(width), " features cannot have ", int(heads), " heads of one width");
-    if constexpr (Width == dynamic) query.out = key.out = value.out = output.out = width;
+    for (auto* linear : {&query, &key, &value, &output}) {
+      linear->on = spectral;
+      if constexpr (Width == dynamic) linear->layer.out = width;
+    }
     query.build(x);
     key.build(y);
     value.build(y);

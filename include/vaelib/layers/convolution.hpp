@@ -15,9 +15,8 @@ namespace vaelib::inline VAELIB_ABI {
 namespace detail {
 
 /// Shared by both layers: y = activation(op(x) + bias); `plain` tells which of the two directions is forward.
-template <class S, class R, class F>
-Node<R>* convolve(S& step, Node<R>* x, Shape out, bool plain, const ConvolutionShape& shape, const Parameter& weight, const Parameter& bias,
-                  F activation) {
+template <class S, class R, class W, class F>
+Node<R>* convolve(S& step, Node<R>* x, Shape out, bool plain, const ConvolutionShape& shape, W weight, const Parameter& bias, F activation) {
   auto* y = step.node(x->space, out.size(), step.needs_gradient(x, weight, bias));
   const long images = x->space->count;
   if (plain) {
@@ -71,8 +70,13 @@ struct Conv2d {
   }
   template <class S, class V, class F = Identity>
   auto forward(S& step, V x, F activation = {}) const {
+    return apply(step, x, weight, activation);
+  }
+  /// The same with another weight of these extents.
+  template <class S, class V, class W, class F>
+  auto apply(S& step, V x, W other, F activation) const {
     const Shape to = output(x.shape);
-    return Var<typename V::Real, output_of<Conv2d, V::static_shape>>{detail::convolve(step, x.node, to, true, shape, weight, bias, activation), to};
+    return Var<typename V::Real, output_of<Conv2d, V::static_shape>>{detail::convolve(step, x.node, to, true, shape, other, bias, activation), to};
   }
 };
 

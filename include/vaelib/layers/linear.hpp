@@ -10,9 +10,9 @@
 namespace vaelib::inline VAELIB_ABI {
 
 namespace detail {
-template <class S, class R, class F>
-Node<R>* linear(S& step, Node<R>* x, const Parameter& weight, const Parameter& bias, F activation) {
-  const int in = weight.extents[0], out = weight.extents[1];
+/// The weight: a Parameter, or a node of in x out numbers.
+template <class S, class R, class W, class F>
+Node<R>* linear(S& step, Node<R>* x, int in, int out, W weight, const Parameter& bias, F activation) {
   if (x->features != in) fail("vaelib: linear takes ", in, " features, found ", x->features);
   auto* y = step.node(x->space, out, step.needs_gradient(x, weight, bias));
   const long rows = x->space->count;
@@ -33,7 +33,7 @@ Node<R>* linear(S& step, Node<R>* x, const Parameter& weight, const Parameter& b
 /// activation(x W + b) for a flat variable; the activation must give its slope from its output.
 template <Shape To, class F = Identity, class S, class R, Shape In>
 Var<R, To> linear(S& step, Var<R, In> x, const Parameter& weight, const Parameter& bias, F activation = {}) {
-  return {detail::linear(step, x.node, weight, bias, activation), Shape{weight.extents[1]}};
+  return {detail::linear(step, x.node, weight.extents[0], weight.extents[1], weight, bias, activation), Shape{weight.extents[1]}};
 }
 
 template <int Out>
@@ -55,7 +55,13 @@ struct Linear {
   }
   template <class S, class V, class F = Identity>
   auto forward(S& step, V x, F activation = {}) const {
-    return linear<output_of<Linear, V::static_shape>>(step, x, weight, bias, activation);
+    return apply(step, x, weight, activation);
+  }
+  /// The same with another weight of these extents.
+  template <class S, class V, class W, class F>
+  auto apply(S& step, V x, W other, F activation) const {
+    const int to = weight.extents[1];
+    return Var<typename V::Real, output_of<Linear, V::static_shape>>{detail::linear(step, x.node, weight.extents[0], to, other, bias, activation), Shape{to}};
   }
 };
 

@@ -178,7 +178,9 @@ class ChainBuilder final : private LeafVisitor {
     tell(leaf.in_order, last());
     tell(leaf.out_order, last() + 1);
   }
-  [[gnu::cold]] void visit(State& leaf) override { tell(leaf.order, last() + 1); }
+  [[gnu::cold]] void visit(State& leaf) override {
+    if (leaf.order.is_flat()) tell(leaf.order, last() + (leaf.of_inputs ? 0 : 1));
+  }
   /// Places that are flat take the spatial shape before or behind them.
   [[gnu::cold]] void carry(int place, bool back) {
     const Place& here = places[place];

@@ -10,6 +10,8 @@
 // before attention and rff instead (x + attention(norm(x), y), where y is normed too if it is x itself), Norm::none
 // leaves them out.
 //
+// All linear layers can have spectral normalisation (layers/spectral_norm.hpp): `spectral`.
+//
 // ISAB with Over::slots has its first attention normalised over the inducing rows, as SetVAE has it (Kim et al. 2021).
 #pragma once
 
@@ -57,22 +59,24 @@ struct MAB {
   [[no_unique_address]] Extent<Heads> heads{};
   Norm norm = Norm::post;
   int hidden = 0;  ///< units of rff; 0: as many as Width
+  bool spectral = false;
   MultiHeadAttention<Width, Heads, What> attention{};
   LayerNorm ln0{}, ln1{};
-  Linear<dynamic> linear1{};
-  Linear<Width> linear2{};
+  SpectralNorm<Linear<dynamic>> linear1{};
+  SpectralNorm<Linear<Width>> linear2{};
 
   [[gnu::cold]] void build(Shape x, Shape y) {
     if (!agree(x, Shape{int(width)})) fail("vaelib: MAB of ", int(width), " features, found rows of ", text_of(x));
     if (hidden < 0) fail("vaelib: MAB of ", hidden, " hidden units, expected at least 1");
-    if constexpr (Width == dynamic) attention.width = linear2.out = width;
+    if constexpr (Width == dynamic) attention.width = linear2.layer.out = width;
     if constexpr (Heads == dynamic) attention.heads = heads;
-    linear1.out = hidden > 0 ? hidden : int(width);
+    linear1.layer.out = hidden > 0 ? hidden : int(width);
+    attention.spectral = linear1.on = linear2.on = spectral;
     attention.build(x, y);
     ln0.build(x);
     ln1.build(x);
     linear1.build(x);
-    linear2.build(Shape{int(linear1.out)});
+    linear2.build(Shape{int(linear1.layer.out)});
   }
   void fields(auto&& f) {
     f("attention", attention);
@@ -127,7 +131,7 @@ struct SAB {
   }
 };
 
-/// See the head of this file. Settings are those of mab1; mab0 takes over its width, heads, norm and hidden.
+/// See the head of this file. Settings are those of mab1; mab0 takes over its width, heads, norm, hidden and spectral.
 template <int Width, int Heads = 1, class Activation = ReLU, Over What = Over::keys>
 struct ISAB {
   int inducing = 16;
@@ -143,6 +147,7 @@ struct ISAB {
     if constexpr (Heads == dynamic) mab0.heads = mab1.heads;
     mab0.norm = mab1.norm;
     mab0.hidden = mab1.hidden;
+    mab0.spectral = mab1.spectral;
     rows.count = inducing;
     rows.build();
     mab0.build(Shape{int(mab1.width)}, in);
@@ -171,12 +176,13 @@ struct PMA {
   int seeds = 1;
   MAB<Width, Heads, Activation> mab{};
   RepeatedRows<Width> rows{};
-  Linear<Width> linear1{}, linear2{};
+  SpectralNorm<Linear<Width>> linear1{}, linear2{};
 
   static constexpr bool accepts(Shape in) { return in.is_flat() && agree(in.channels, Width); }
   static constexpr Shape output(Shape in) { return in; }
   [[gnu::cold]] void build(Shape in) {
-    if constexpr (Width == dynamic) rows.width = linear1.out = linear2.out = mab.width;
+    if constexpr (Width == dynamic) rows.width = linear1.layer.out = linear2.layer.out = mab.width;
+    linear1.on = linear2.on = mab.spectral;
     rows.count = seeds;
     rows.build();
     linear1.build(in);

@@ -13,7 +13,9 @@
 // u is z seen from its prior p(z|c) (the residual posterior of Vahdat and Kautz 2020, section 3.2), so that every level has
 // the prior N(0, 1), KL(q(u|x) || N(0, 1)) is that of z, and all figures of metrics/posterior.hpp hold for each level. A
 // level has inducing_l x latent numbers a set. D_l is its KL divergence with free bits: of each number (mean over the batch),
-// or on all of a level, or on all levels. w_l are its weights; deeper levels may be weighed more.
+// or on all of a level, or on all levels. w_l are its weights; deeper levels may be weighed more. While beta is below
+// `balance_below` they are multiplied by gamma_l, in proportion to the level's KL divergence in the batch + 0.01 nats and 1 in
+// the mean, so that a level with little of the code pays little for more (Vahdat and Kautz 2020, appendix A).
 //
 // z_0 are random points, as many as x has: normal with learned mean and deviation, a mixture of such, or fixed (the same
 // points for every set). chamfer is in squared units, summed over points: weight = 1 / (2 sigma^2) makes it the squared error
@@ -42,12 +44,14 @@ struct SetVaeOptions {
   int width = 64, heads = 4, latent = 16;
   std::vector<int> inducing{16, 16};  ///< rows of each level, the nearest to the data first: as many levels
   Norm norm = Norm::post;
+  bool spectral_norm = false;       ///< of all linear layers but E and O, which have the units of the points
   InitialSet initial = InitialSet::gaussian;
   int components = 4;               ///< of a mixture
   float weight = 1;                 ///< of the Chamfer distance
   Schedule free_bits = 0.0f;        ///< nats
   LevelFreeBits per = LevelFreeBits::number;
   std::vector<float> level_weights{};  ///< w_l; none: all 1
+  float balance_below = 0;          ///< levels are balanced while beta is below this; 0: never
 
   int levels() const { return int(inducing.size()); }
 };
@@ -87,7 +91,7 @@ struct SetVae {
     ISAB<dynamic, dynamic, ReLU, Over::slots> encoder{};  ///< I_l
     MAB<dynamic, dynamic, ReLU, Over::slots> gather{};    ///< J_l look at the generated set
     RepeatedRows<dynamic> rows{};
-    Linear<dynamic> prior{}, posterior{}, lift{};
+    SpectralNorm<Linear<dynamic>> prior{}, posterior{}, lift{};
     Block spread{};
 
     void fields(auto&& f) {
@@ -103,7 +107,8 @@ struct SetVae {
 
   SetVaeOptions options{};
   Gaussian<dynamic> latent{};
-  Linear<dynamic> embed{}, enter{}, leave{};
+  Linear<dynamic> embed{}, leave{};
+  SpectralNorm<Linear<dynamic>> enter{};
   Embedding<dynamic, dynamic> means{}, log_scales{};  ///< of the initial set
   std::vector<Level> levels{};
 
@@ -118,7 +123,8 @@ struct SetVae {
     if (o.components < 1) fail("vaelib: a mixture of ", o.components, " components");
     if (!o.level_weights.empty() && o.level_weights.size() != o.inducing.size()) fail("vaelib: ", o.level_weights.size(), " weights for ", o.levels(), " levels");
     const Shape wide{o.width};
-    embed.out = enter.out = o.width;
+    embed.out = enter.layer.out = o.width;
+    enter.on = o.spectral_norm;
     leave.out = o.points;
     embed.build(Shape{o.points});
     enter.build(wide);
@@ -133,10 +139,12 @@ struct SetVae {
       Level& level = levels[l];
       if (o.inducing[l] < 1) fail("vaelib: level ", l + 1, " of a SetVae has ", o.inducing[l], " inducing rows, expected at least 1");
       level.encoder.inducing = level.rows.count = o.inducing[l];
-      level.encoder.mab1.width = level.gather.width = level.rows.width = level.spread.width = level.lift.out = o.width;
+      level.encoder.mab1.width = level.gather.width = level.rows.width = level.spread.width = level.lift.layer.out = o.width;
       level.encoder.mab1.heads = level.gather.heads = level.spread.heads = o.heads;
       level.encoder.mab1.norm = level.gather.norm = level.spread.norm = o.norm;
-      level.prior.out = level.posterior.out = 2 * o.latent;
+      level.encoder.mab1.spectral = level.gather.spectral = level.spread.spectral = o.spectral_norm;
+      level.prior.on = level.posterior.on = level.lift.on = o.spectral_norm;
+      level.prior.layer.out = level.posterior.layer.out = 2 * o.latent;
       level.encoder.build(wide);
       level.rows.build();
       level.gather.build(wide, wide);
@@ -223,21 +231,29 @@ struct SetVae {
     Number kl = zero(), charged = zero();
     const auto bits = double(options.free_bits.at(step.now.step, step.now.epoch));
     const auto floor = [&](auto divergence) { return bits > 0 ? map_few(step, AtLeastScalar{}, divergence, step.scalar(bits)) : divergence; };
+    Number *own = step.arena.template allocate<Number>(2 * levels.size()), *paid = own + levels.size();
     const V y = reconstruct(step, x, batch.space, [&](std::size_t l, const auto& q, auto) {
       const auto by_number = mean_rows(step, latent.kl(step, q));
-      const Number own = sum_few(step, by_number);
-      kl = map_few(step, Add{}, kl, own);
-      Number paid = own;
-      if (options.per == LevelFreeBits::number) paid = sum_few(step, floor(by_number));
-      if (options.per == LevelFreeBits::level) paid = floor(own);
-      charged = map_few(step, Add{}, charged, map_few(step, ScaleBy{options.level_weights.empty() ? 1.0f : options.level_weights[l]}, paid));
+      kl = map_few(step, Add{}, kl, own[l] = sum_few(step, by_number));
+      paid[l] = own[l];
+      if (options.per == LevelFreeBits::number) paid[l] = sum_few(step, floor(by_number));
+      if (options.per == LevelFreeBits::level) paid[l] = floor(own[l]);
     });
+    const bool balanced = double(*step.beta.value) < double(options.balance_below);
+    const double mean = double(*kl.value()) / double(levels.size()) + least_kl;
+    for (std::size_t l = levels.size(); l-- > 0;) {
+      float weight = options.level_weights.empty() ? 1.0f : options.level_weights[l];
+      if (balanced) weight *= float((double(*own[l].value()) + least_kl) / mean);
+      charged = map_few(step, Add{}, charged, map_few(step, ScaleBy{weight}, paid[l]));
+    }
     if (options.per == LevelFreeBits::total) charged = floor(charged);
     const Number error = map_few(step, ScaleBy{options.weight}, mean_rows(step, Number(chamfer(step, y, x, PerSet::sum, batch.space))));
     return Losses<Number>{map_few(step, Objective{false}, error, charged, step.beta, step.capacity), error, kl};
   }
 
  private:
+  static constexpr double least_kl = 0.01;  ///< nats, added to that of a level before it is balanced
+
   template <class S>
   auto initial(S& step, const RowSpace* space) const {
     using V = Var<typename S::Real, any>;

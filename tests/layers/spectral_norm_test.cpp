@@ -91,13 +91,13 @@ void check_golden(const std::string& name, Layer layer, Shape shape, Mode mode) 
     Floats there(std::size_t(p.size()));
     const float* here = run.gradients.data() + p.offset;
     detail::for_each_place(p, [&](long to, long from) { there[std::size_t(to)] = here[from]; });
-    CHECK_MESSAGE(difference(there, golden(".d" + full.substr(2))) < 2e-6, full);
+    CHECK(difference(there, golden(".d" + full.substr(2))) < 2e-6);
   }
   w.commit();
   for (const auto& [full, s] : w.states) {
     Floats there(std::size_t(s.count));
     for (long k = 0; k < s.count; ++k) there[std::size_t(k)] = w.state[s.offset + detail::feature_here(s.order, s.count, k)];
-    CHECK_MESSAGE(difference(there, golden((mode == Mode::training ? ".after" : "") + full.substr(1))) < 2e-6, full);
+    CHECK(difference(there, golden((mode == Mode::training ? ".after" : "") + full.substr(1))) < 2e-6);
   }
 }
 

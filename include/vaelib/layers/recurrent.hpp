@@ -110,11 +110,14 @@ Node<R>* recurrent(S& step, Node<R>* x, const Parameter& weight_x, const Paramet
       R *const of_x = to_x.data, *const of_h = Cell::one_gradient ? of_x : extra.data, *const carry_kept = carry.data + head;
       s.backend.gather_rows(rows.rows, units, s.gradient(y), rows.row, upstream.data);
       std::fill_n(carry.data, 2 * head, R(0));
+      const auto turned = s.scratch(weight_h.size());  // once, as each time step reads it
+      for (int j = 0; j < wide; ++j)
+        for (int i = 0; i < units; ++i) turned.data[long(j) * units + i] = s.value(weight_h)[long(i) * wide + j];
       for (long t = rows.times; t-- > 0;) {
         const long n = rows.running(t), begin = rows.begin[t], now = head + begin * units;
         Cell::backward(s.backend, n, units, gates + begin * wide, states + before(t), kept + before(t), kept + now,
                        upstream.data + begin * units, carry.data, carry_kept, of_x + begin * wide, of_h + begin * wide);
-        s.backend.product(n, units, wide, {of_h + begin * wide, wide, 1}, {s.value(weight_h), 1, wide}, carry.data, true);
+        s.backend.product(n, units, wide, {of_h + begin * wide, wide, 1}, {turned.data, units, 1}, carry.data, true);
       }
       s.backend.sum_rows(rows.rows, wide, of_x, R(1), s.target(bias_x));
       s.backend.sum_rows(rows.rows, wide, of_h, R(1), s.target(bias_h));

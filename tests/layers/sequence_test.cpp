@@ -4,6 +4,7 @@
 #include <vaelib/layers/embedding.hpp>
 #include <vaelib/layers/masked_convolution.hpp>
 #include <vaelib/layers/transformer_block.hpp>
+#include <vaelib/layers/word_dropout.hpp>
 #include <vaelib/likelihoods/categorical.hpp>
 #include <vaelib/train/gradient_check.hpp>
 
@@ -204,6 +205,35 @@ TEST_CASE("an embedding of a grid of codes") {
                                                {.rows = 2});
   INFO(report.summary());
   CHECK(report.passed());
+}
+
+TEST_CASE("WordDropout: a share of the tokens, in training only, the same for a step and a row") {
+  static constexpr int all = 500, length = 20, unknown = 9, start = 8;
+  const WordDropout drop{0.3f, unknown, start};
+  std::vector<std::int32_t> tokens(all * length);
+  for (int i = 0; i < all * length; ++i) tokens[std::size_t(i)] = i % length == 0 ? start : i % 7;
+  Cpu cpu(1);
+  Step<Cpu> step(cpu);
+  const auto dropped = [&](Mode mode, std::uint64_t number, int first = 0, int last = 500) {
+    step.begin({}, mode, 5, number, Stream::noise);
+    const auto* result = drop(step, step.rows(last - first, first), tokens.data() + first * length, length);
+    return std::vector<std::int32_t>(result, result + (last - first) * length);
+  };
+  const auto once = dropped(Mode::training, 1);
+  int hidden = 0, wrong = 0;
+  for (std::size_t i = 0; i < once.size(); ++i) {
+    hidden += once[i] == unknown;
+    wrong += once[i] != tokens[i] && once[i] != unknown;
+    wrong += tokens[i] == start && once[i] != start;
+  }
+  CHECK(wrong == 0);
+  CHECK(std::abs(hidden / double(all * (length - 1)) - 0.3) < 5 * std::sqrt(0.3 * 0.7 / (all * (length - 1))));
+  CHECK(dropped(Mode::training, 1) == once);
+  CHECK(dropped(Mode::training, 2) != once);
+  CHECK(dropped(Mode::training, 1, 200, 300) == std::vector<std::int32_t>(once.begin() + 200 * length, once.begin() + 300 * length));
+  CHECK(dropped(Mode::evaluation, 1) == tokens);
+  CHECK_THROWS_WITH_AS((WordDropout{1.5f, 0}.build()), "vaelib: WordDropout wants a probability in [0, 1], found 1.5", Error);
+  CHECK_THROWS_AS((WordDropout{0.5f, -1}.build()), Error);
 }
 
 TEST_CASE("the categorical likelihood") {

@@ -152,6 +152,14 @@ TEST_CASE("the gradient of a PixelCnn") {
 }
 TEST_CASE("a CausalTransformer learns a chain") { check_prior(transformer, 4); }
 TEST_CASE("the bits of a CausalTransformer") { check_bits(transformer); }
+TEST_CASE("a CausalTransformer that sees no code learns their frequencies only") {
+  CausalTransformer blind = transformer;
+  blind.word_dropout = 1;
+  Trainer trainer(blind, Adam{.learning_rate = 3e-3f}, Cpu(2), 5);
+  const auto history = trainer.fit(data::Codes(grid, chains(1024, 3), count), {.epochs = 3, .batch_size = 64});
+  CHECK(history.back().train_loss > 0.98 * positions * std::log(double(count)));
+  CHECK(trainer.weights().model.tokens.weight.extents[0] == count + 2);
+}
 TEST_CASE("the gradient of a CausalTransformer") {
   check_gradient(CausalTransformer{.grid = grid, .codes = count, .width = 6, .heads = 3, .layers = 2});
 }
@@ -216,6 +224,7 @@ TEST_CASE("codes and options that are refused") {
   CHECK_THROWS_AS(Trainer(CausalTransformer{.codes = 0}), Error);
   CHECK_THROWS_AS(Trainer(CausalTransformer{.width = 10, .heads = 3}), Error);
   CHECK_THROWS_AS(Trainer(CausalTransformer{.dropout = 1}), Error);
+  CHECK_THROWS_AS(Trainer(CausalTransformer{.word_dropout = -1}), Error);
 
   Session session(trainer.weights());
   for (const double temperature : {0.0, -1.0, double(NAN), double(INFINITY)})

@@ -9,6 +9,7 @@
 
 #include <vaelib/layers/embedding.hpp>
 #include <vaelib/layers/transformer_block.hpp>
+#include <vaelib/layers/word_dropout.hpp>
 #include <vaelib/priors/codes.hpp>
 #include <vaelib/priors/sampling.hpp>
 
@@ -19,8 +20,9 @@ struct CausalTransformer {
   int codes = 512;      ///< how many there are to choose from
   int width = 128, heads = 4, layers = 4;
   float dropout = 0;
+  float word_dropout = 0;  ///< share of the codes before that are hidden in training (layers/word_dropout.hpp)
 
-  Embedding<dynamic, dynamic> tokens{}, positions{};  ///< the last token is the start
+  Embedding<dynamic, dynamic> tokens{}, positions{};  ///< behind the codes the start and, with word dropout, a hidden code
   detail::Stack<TransformerBlock<dynamic>> stack{};
   LayerNorm norm{};
   Linear<dynamic> head{};
@@ -31,7 +33,8 @@ struct CausalTransformer {
     if (width < 1 || layers < 1)
       fail("vaelib: a CausalTransformer of ", width, " features and ", layers, " layers, expected at least 1 of each");
     likelihood.largest = float(codes - 1);
-    tokens.count = codes + 1;
+    tokens.count = word_dropout == 0 ? codes + 1 : codes + 2;
+    drop().build();
     positions.count = grid.size();
     tokens.out = positions.out = width;
     tokens.build();
@@ -70,7 +73,7 @@ struct CausalTransformer {
       token[all + i] = int(i % length);
     }
     const RowSpace* rows = sequences(step, space->count, length, space->first);
-    auto x = add(step, tokens(step, rows, token), positions(step, rows, token + all));
+    auto x = add(step, tokens(step, rows, drop()(step, rows, token)), positions(step, rows, token + all));
     for (const auto& block : stack.blocks) x = block.forward(step, x);
     return head.forward(step, norm.forward(step, x));
   }
@@ -95,6 +98,9 @@ struct CausalTransformer {
       step.forget(before);
     }
   }
+
+ private:
+  WordDropout drop() const { return {word_dropout, codes + 1, codes}; }
 };
 
 }  // namespace vaelib::inline VAELIB_ABI

@@ -46,6 +46,13 @@ class Arena {
 
   Mark mark() const { return {current, blocks.empty() ? 0 : blocks[current].used}; }
 
+  /// Whether this place was allocated since the mark.
+  bool allocated_since(Mark mark, const void* place) const {
+    const auto* at = static_cast<const std::byte*>(place);
+    for (std::size_t b = mark.block; b < blocks.size(); ++b)
+      if (at >= blocks[b].data + (b == mark.block ? mark.used : 0) && at < blocks[b].data + blocks[b].used) return true;
+    return false;
+  }
   /// Takes back what was allocated since the mark.
   void rewind(Mark to) {
     for (std::size_t b = to.block + 1; b < blocks.size(); ++b) blocks[b].used = 0;

@@ -194,3 +194,81 @@ TEST_CASE("reading ahead") {
     trainer.fit(rows, {.epochs = 1, .batch_size = 8, .read_ahead = ahead});  // and is as good as new
   }
 }
+
+TEST_CASE("an encoder that learns alone between steps, while what it tells of the data grows") {
+  const auto parameters = [](const Trainer<Model>& trainer, const char* prefix) {
+    Floats numbers;
+    for (const auto& [name, p] : trainer.weights().parameters)
+      if (name.starts_with(prefix)) numbers.insert(numbers.end(), trainer.weights().values.data() + p.offset, trainer.weights().values.data() + p.offset + p.size());
+    return numbers;
+  };
+  {
+    auto trainer = trainer_of();
+    const auto encoder = parameters(trainer, "encoder."), decoder = parameters(trainer, "decoder.");
+    const auto first = trainer.learner.refine({8, Shape{8}, points.data()}, {}, "encoder.", 0);
+    CHECK(first.accepted);
+    CHECK(parameters(trainer, "encoder.") != encoder);
+    CHECK(parameters(trainer, "decoder.") == decoder);
+    CHECK(trainer.learner.steps == 0);
+    CHECK(trainer.learner.updates[0] == 0);
+    const auto second = trainer.learner.refine({8, Shape{8}, points.data()}, {}, "encoder.", 1);
+    CHECK(second.reconstruction != first.reconstruction);
+  }
+
+  // The batch normalisation of the encoder counts its updates.
+  const auto updates_of = [](int window, int most, const std::vector<double>& information) {
+    struct Watch {
+      int asked = 0;
+      std::vector<bool> refining{};
+      void epoch_end(const RunState& state) { refining.push_back(state.refining); }
+    } watch;
+    const auto measure = [&] { return information[std::size_t(watch.asked++)]; };
+    auto trainer = trainer_of();
+    const auto steps = std::int64_t(information.size()) * 5;
+    trainer.fit(rows, {.epochs = std::int64_t(information.size()), .batch_size = 8, .aggressive = AggressiveEncoder{.information = measure, .window = window, .most = most}, .callbacks = {watch}});
+    for (const auto& [name, s] : trainer.weights().states)
+      if (name.ends_with("num_batches_tracked")) return std::tuple(std::int64_t(trainer.weights().state[s.offset]) - steps, watch.asked, watch.refining);
+    return std::tuple(std::int64_t(-1), 0, watch.refining);
+  };
+  CHECK(updates_of(7, 7, {1}) == std::tuple(std::int64_t(5 * 7), 1, std::vector<bool>{true}));
+  CHECK(updates_of(2, 5, {1, 2, 2, 9}) == std::tuple(std::get<0>(updates_of(2, 5, {1, 2, 2})), 3, std::vector<bool>{true, true, false, false}));
+  CHECK(std::get<2>(updates_of(2, 5, {NAN, 1})) == std::vector<bool>{false, false});
+  const auto few = std::get<0>(updates_of(3, 3000, {1}));  // ends where a window is no better than the one before
+  CHECK(few % 3 == 0);
+  CHECK(few >= 5 * 2 * 3);
+  CHECK(few < 5 * 300);
+
+  // an interruption changes no bit, wherever it comes
+  const auto trained = [&](std::vector<std::uint64_t> stops, bool read_ahead) {
+    const TemporaryFolder folder;
+    int epoch = 0;
+    const auto measure = [&] { return epoch < 2 ? 1.0 + epoch : 0.0; };
+    struct Count {
+      int& epoch;
+      void epoch_end(const RunState& state) const { epoch = int(state.epoch); }
+    } count{epoch};
+    stops.push_back(1000);
+    Floats bits;
+    for (const auto stop : stops) {
+      InterruptAfter interrupt{stop};
+      auto trainer = trainer_of();
+      trainer.fit(rows, {.epochs = 5, .batch_size = 8, .aggressive = AggressiveEncoder{.information = measure, .window = 2, .most = 6}, .read_ahead = read_ahead,
+                         .checkpoints = Checkpoints{.folder = folder.path, .resume = true}, .callbacks = {count, interrupt}});
+      bits = bits_of(trainer);
+    }
+    return bits;
+  };
+  const auto whole = trained({}, false);
+  CHECK(trained({3, 12, 18}, true) == whole);
+  CHECK(trained({20}, false) == whole);
+  CHECK(train({.epochs = 5}) != whole);
+
+  const auto one = [] { return 1.0; };
+  auto trainer = trainer_of();
+  const auto refused = [&](AggressiveEncoder aggressive, const char* sentence) {
+    CHECK_THROWS_WITH_AS(trainer.fit(rows, {.aggressive = aggressive}), doctest::Contains(sentence), Error);
+  };
+  refused({}, "AggressiveEncoder::information is missing");
+  refused({.information = one, .encoder = "enkoder."}, "AggressiveEncoder::encoder is 'enkoder.', with which no parameter's name begins");
+  refused({.information = one, .window = 0}, "at least 1, found 0 and 100");
+}

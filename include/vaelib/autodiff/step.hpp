@@ -37,7 +37,7 @@ struct Place {
 };
 
 /// What random numbers are for: equal keys of different streams have nothing in common.
-enum class Stream : std::uint32_t { initialization, order, noise, evaluation, data, sampling };
+enum class Stream : std::uint32_t { initialization, order, noise, evaluation, data, sampling, refinement };
 
 template <class B>
 class Step {

@@ -88,6 +88,8 @@ inline void save_run(const Checkpoints& to, const LearnerMemory& memory, const R
   for (const auto& row : state.history) row.columns([&](const char*, double number) { history.push_back(number); });
   tensors.push_back(SafetensorsView::of("run.place", {3}, place));
   tensors.push_back(SafetensorsView::of("run.sums", {4}, sums));
+  const std::array<double, 2> refining{double(state.refining), state.information};
+  if (!state.refining || std::isfinite(state.information)) tensors.push_back(SafetensorsView::of("run.refining", {2}, refining));
   tensors.push_back({"run.updates", Dtype::i64, {memory.phases}, memory.updates});
   tensors.push_back(SafetensorsView::of("run.history", {std::int64_t(state.history.size()), history_columns}, history));
   const Metadata metadata{{"vaelib.run", fingerprint(memory, state)}};
@@ -121,6 +123,12 @@ inline bool load_run(const Checkpoints& from, const LearnerMemory& memory, RunSt
   std::array<double, 4> sums;
   file.read_exactly("run.place", std::span<std::int64_t>(place));
   file.read_exactly("run.sums", std::span<double>(sums));
+  if (file.find("run.refining")) {
+    std::array<double, 2> refining;
+    file.read_exactly("run.refining", std::span<double>(refining));
+    state.refining = refining[0] != 0;
+    state.information = refining[1];
+  }
   const TensorInfo* info = file.find("run.history");
   if (!info || info->shape.size() != 2 || info->shape[1] != history_columns)
     fail(file.input().path(), ": the history of the run is missing");

@@ -67,7 +67,7 @@ class Learner {
     if (options.average > 0 && average.size() == 0) begin_average();
     for (int phase = 0; phase < phase_count<Model>() && result.accepted; ++phase) {
       select_phase(phase);
-      const StepResult of_phase = gradients_of(samples, options, phase);
+      const StepResult of_phase = gradients_of(samples, options, phase, Stream::noise, steps);
       if (phase == 0) result = of_phase;
       const double norm = gradient_norm();
       if (phase == 0) result.gradient_norm = norm;
@@ -78,8 +78,8 @@ class Learner {
         break;
       }
       if (options.non_finite == NonFinite::roll_back && phase == 0 && snapshot.is_due(steps, options.roll_back)) keep_snapshot();
-      const double scale = options.clip_norm > 0 && norm > options.clip_norm ? options.clip_norm / norm : 1.0;
-      apply(phase, options.learning_rate, Real(scale));
+      if (std::none_of(written.begin(), written.end(), [](bool w) { return w; })) continue;  // a phase that waits: Adam's count, too
+      apply(phase, ++updates[phase], options, norm);
     }
     if (result.accepted) {
       weights.commit();
@@ -87,6 +87,25 @@ class Learner {
     } else {
       weights.discard();
     }
+    step.end();
+    return result;
+  }
+
+  /// One more update before the next step, of the first phase and the parameters whose names begin with `prefix`. `number` keys
+  /// its random numbers. Neither the step nor Adam's count moves; what is not finite changes nothing.
+  StepResult refine(const Batch<Real>& samples, const StepOptions& options, std::string_view prefix, std::int64_t number) {
+    weights.discard();
+    select_phase(0);
+    for (const auto& [name, p] : weights.parameters) trained[p.id] = trained[p.id] && name.starts_with(prefix);
+    StepResult result = gradients_of(samples, options, 0, Stream::refinement, (steps << 20) + std::uint64_t(number));
+    result.gradient_norm = gradient_norm();
+    result.accepted = std::isfinite(result.objective) && std::isfinite(result.gradient_norm);
+    if (!result.accepted && options.non_finite == NonFinite::stop) fail(what_is_not_finite(result));
+    if (result.accepted) {
+      apply(0, updates[0] + 1, options, result.gradient_norm);
+      weights.commit();
+    }
+    weights.discard();
     step.end();
     return result;
   }
@@ -161,14 +180,14 @@ class Learner {
   }
 
   /// Forward and backward, a part of the batch at a time. Rows keep their random numbers, whatever the parts.
-  StepResult gradients_of(const Batch<Real>& samples, const StepOptions& options, int phase) {
+  StepResult gradients_of(const Batch<Real>& samples, const StepOptions& options, int phase, Stream stream, std::uint64_t number) {
+    const Place place{std::int64_t(stream == Stream::noise ? steps - 1 : steps), options.epoch, options.batch};
     const std::int64_t most = options.micro_batch > 0 ? options.micro_batch : samples.count;
     StepResult total;
     for (std::int64_t done = 0; done < samples.count; done += most) {
       const std::int64_t count = std::min<std::int64_t>(most, samples.count - done);
       const auto part = samples.part(done, count);
-      const auto loss = forward(part, options.beta, options.capacity, Mode::training, Stream::noise, steps, phase,
-                                {std::int64_t(steps) - 1, options.epoch, options.batch});
+      const auto loss = forward(part, options.beta, options.capacity, Mode::training, stream, number, phase, place);
       const double share = double(count) / double(samples.count);
       step.backward(loss.objective, Real(share), done > 0);
       const StepResult of_part = read(loss);
@@ -223,10 +242,10 @@ class Learner {
     for_each_run([&](long first, long count, const ParameterGroup*) { squares += backend.squared_norm(count, gradients.data() + first); });
     return std::sqrt(squares);
   }
-  void apply(int phase, float factor, Real scale) {
-    if (std::none_of(written.begin(), written.end(), [](bool w) { return w; })) return;  // a phase that waits: Adam's count, too
-    ++updates[phase];
-    const auto common = optimizer.rates(updates[phase]);
+  void apply(int phase, std::int64_t update, const StepOptions& options, double norm) {
+    const auto scale = Real(options.clip_norm > 0 && norm > options.clip_norm ? options.clip_norm / norm : 1.0);
+    const float factor = options.learning_rate;
+    const auto common = optimizer.rates(update);
     for_each_run([&](long first, long count, const ParameterGroup* group) {
       auto rates = common;
       rates.learning_rate *= factor * (group ? group->rate : 1.0f);

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <string>
 
 namespace vaelib::inline VAELIB_ABI {
@@ -25,6 +26,8 @@ struct RunState {
   double samples = 0;                 ///< seen in this epoch
   std::array<double, 3> sums{};       ///< over them: objective, reconstruction, kl
   std::int64_t skipped = 0;           ///< steps of this epoch that were not accepted
+  bool refining = true;               ///< an AggressiveEncoder goes on
+  double information = -std::numeric_limits<double>::infinity();  ///< that it measured last, nats
   History history{};
   StepResult last{};
   float plateau = 1;  ///< factor on the learning rate that follows from the history

@@ -7,6 +7,7 @@
 #include <vaelib/data/dataset.hpp>
 #include <vaelib/schedules/plateau.hpp>
 #include <vaelib/schedules/schedule.hpp>
+#include <vaelib/train/aggressive_encoder.hpp>
 #include <vaelib/train/batch_reader.hpp>
 #include <vaelib/train/callbacks.hpp>
 #include <vaelib/train/checkpoints.hpp>
@@ -31,6 +32,7 @@ struct FitOptions {
   NonFinite non_finite = NonFinite::stop;
   RollBack roll_back{};        ///< of NonFinite::roll_back
   float average = 0;  ///< decay of an average of the weights, which validation and Trainer::averaged_weights use; 0: none
+  std::optional<AggressiveEncoder> aggressive{};  ///< updates of the encoder alone; none by default
   bool read_ahead = false;  ///< the next batch is read while a step computes; the data set is then used by two threads
   std::optional<MetricFiles> metrics{};      ///< metrics.csv and metrics.jsonl in a folder; none by default
   std::optional<Checkpoints> checkpoints{};  ///< none by default
@@ -67,6 +69,7 @@ class Trainer {
     if (options.plateau) options.plateau->check();
     if (options.micro_batch < 0) fail("vaelib: FitOptions::micro_batch is ", options.micro_batch, ", expected 0 or more");
     if (!(options.average >= 0 && options.average < 1)) fail("vaelib: FitOptions::average is ", options.average, ", expected 0 or more and less than 1");
+    if (options.aggressive) check(*options.aggressive);
     RunState state{.batch_size = options.batch_size, .rows = data.size(), .shape = data.shape()};
     if (options.average > 0 && learner.average.size() == 0) learner.begin_average();
     if (options.checkpoints && options.checkpoints->resume) resume(state, *options.checkpoints);
@@ -74,6 +77,8 @@ class Trainer {
 
     data::Batches batches(data.size(), options.batch_size, true, learner.seed);
     BatchReader reader(data);
+    std::optional<Refinement> refinement;
+    if (options.aggressive) refinement.emplace(data, options.batch_size, learner.seed);
     last_saved = Clock::now();
     Progress progress(options.progress);
     while (state.epoch < options.epochs && !should_stop(options, state)) {
@@ -86,6 +91,7 @@ class Trainer {
           if (options.checkpoints && state.saved != learner.steps) save(state, options);
           return std::move(state.history);
         }
+        if (refinement && state.refining) refine(*refinement, data, state, options);
         reader.read(state.epoch, batches[state.batch]);
         if (options.read_ahead && state.batch + 1 < batches.count()) reader.read_ahead(state.epoch, batches[state.batch + 1]);
         one_step(batch_of(reader, data, batches[state.batch]), state, options);
@@ -172,11 +178,42 @@ class Trainer {
     }
   }
 
+  static StepOptions step_options(const RunState& state, const FitOptions& options) {
+    return {options.beta.at(state.step(), state.epoch), options.capacity.at(state.step(), state.epoch),
+            state.plateau * options.learning_rate.at(state.step(), state.epoch), options.clip_norm, options.non_finite,
+            options.roll_back, options.micro_batch, options.average, state.epoch, state.batch};
+  }
+
+  /// The batches of which the encoder learns alone, in an order of their own for each step.
+  struct Refinement {
+    BatchReader reader;
+    data::Batches batches;
+    Refinement(const SourceView& data, std::int64_t size, std::uint64_t seed) : reader(data), batches(data.size(), size, true, ~seed) {}
+  };
+  void check(const AggressiveEncoder& aggressive) const {
+    aggressive.check();
+    const auto& all = learner.weights.parameters;
+    if (std::none_of(all.begin(), all.end(), [&](const auto& p) { return p.name.starts_with(aggressive.encoder); }))
+      fail("vaelib: AggressiveEncoder::encoder is '", aggressive.encoder, "', with which no parameter's name begins");
+  }
+  [[gnu::cold]] void refine(Refinement& other, const SourceView& data, const RunState& state, const FitOptions& options) {
+    const AggressiveEncoder& aggressive = *options.aggressive;
+    const StepOptions step = step_options(state, options);
+    other.batches.start(state.steps);
+    double before = std::numeric_limits<double>::infinity(), sum = 0;
+    for (int k = 0; k < aggressive.most; ++k) {
+      const auto rows = other.batches[k % other.batches.count()];
+      other.reader.read(state.epoch, rows);
+      sum += learner.refine(batch_of(other.reader, data, rows), step, aggressive.encoder, k).objective;
+      if ((k + 1) % aggressive.window != 0) continue;
+      if (!(sum < before)) return;
+      before = sum;
+      sum = 0;
+    }
+  }
+
   void one_step(const Batch<Real>& batch, RunState& state, const FitOptions& options) {
-    const StepOptions step{options.beta.at(state.step(), state.epoch), options.capacity.at(state.step(), state.epoch),
-                           state.plateau * options.learning_rate.at(state.step(), state.epoch), options.clip_norm, options.non_finite,
-                           options.roll_back, options.micro_batch, options.average, state.epoch, state.batch};
-    state.last = learner.learn(batch, step);
+    state.last = learner.learn(batch, step_options(state, options));
     state.steps = learner.steps;
     if (state.last.accepted) {
       const double n = double(batch.count);
@@ -208,6 +245,11 @@ class Trainer {
       m.val_loss = v.objective;
       m.val_recon = v.reconstruction;
       m.val_kl = v.kl;
+    }
+    if (options.aggressive && state.refining) {
+      const double information = options.aggressive->information();
+      state.refining = information > state.information;
+      state.information = information;
     }
     state.history.push_back(m);
     ++state.epoch;

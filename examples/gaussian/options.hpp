@@ -34,7 +34,7 @@ struct TrainOptions {
   double beta = 1, min_beta = 0, max_beta = 1, free_bits = 0;
   std::string beta_strategy = "constant", free_bits_per = "dimension";
   std::int64_t free_bits_group = 2;
-  bool tc_decomposition = false;
+  bool tc_decomposition = false, aggressive_encoder = false;
   double target_kl = 0, mi_weight = 1, tc_weight = 6, dimension_weight = 1, variance_weight = 0, mean_weight = 0;
   std::int64_t cycle_length = 5000, beta_warmup_steps = 0;
 
@@ -191,6 +191,9 @@ void each_flag(Options& o, F&& f) {
   f(Flag{"mi-weight", "X", course, beta, "of the mutual information of image and code", weight}, o.mi_weight);
   f(Flag{"tc-weight", "X", course, beta, "of the total correlation", weight}, o.tc_weight);
   f(Flag{"dimension-weight", "X", course, beta, "of the KL divergences of the single dimensions", weight}, o.dimension_weight);
+  f(Flag{"aggressive-encoder", "", course, beta,
+         "before each step the encoder alone learns until the objective falls no more,\nwhile the mutual information of image and code grows from epoch to epoch"},
+    o.aggressive_encoder);
   f(Flag{"variance-weight", "X", course, beta, "of (variance - 1)^2 of the codes of a batch, summed over dimensions", weight}, o.variance_weight);
   f(Flag{"mean-weight", "X", course, beta, "of the squared mean of the codes of a batch, summed over dimensions", weight}, o.mean_weight);
 

@@ -287,6 +287,12 @@ int train(TrainOptions options, Given given, const TrainCalls& calls) {
   if (!by_elbo && data.test.size() < 2) fail("--monitor ", options.monitor, ": a posterior is judged by at least 2 test images, there is ", data.test.size());
   if (!by_elbo) fit.callbacks.push_back(watch);
   if (by_elbo && options.patience > 0) fit.callbacks.push_back(patience);
+  const auto information = [&] {
+    const auto seen = model->examine(data.test, 500, options.seed);
+    const auto& code = seen.levels.front();
+    return metrics::kl_decomposition(code.means, code.log_variances, code.size, options.seed).mutual_information.value;
+  };
+  if (options.aggressive_encoder) fit.aggressive = AggressiveEncoder{.information = information};
   const History history = model->fit(data.train, fit);
   if (stop.signal() != 0 && std::cmp_less(history.size(), options.epochs)) {
     std::fprintf(stderr, "%svae: interrupted after step %llu, which is saved; go on with\n  %s\n", options.quiet ? "" : "\n",

@@ -103,6 +103,7 @@ TEST_CASE("every model, likelihood and strategy trains") {
                                 {"--free-bits", "0.5", "--free-bits-per", "group", "--free-bits-group", "3", "--variance-weight", "0.1", "--mean-weight", "0.1"},
                                 {"--tc-decomposition", "--tc-weight", "4"},
                                 {"--target-kl", "0.2"},
+                                {"--aggressive-encoder"},
                                 {"--beta", "4", "--beta-warmup-steps", "3"},
                                 {"--beta-strategy", "linear", "--min-beta", "0.1", "--beta-warmup-steps", "3"},
                                 {"--beta-strategy", "sigmoid", "--max-beta", "2", "--non-finite", "skip"},

@@ -97,7 +97,7 @@ struct ByLayers {
   template <class S, class X>
   X operator()(S& step, X x, X y) const {
     const X a{mab.attention(step, x, y).node, x.shape}, h = mab.ln0.forward(step, add(step, x, a));
-    const X u{mab.linear1.forward(step, h).node, Shape{mab.linear1.out}};
+    const X u{mab.linear1.forward(step, h).node, Shape{mab.linear1.layer.out}};
     const X more{mab.linear2.forward(step, map(step, GELU{}, u)).node, x.shape};
     return mab.ln1.forward(step, add(step, h, more));
   }
@@ -133,7 +133,7 @@ TEST_CASE("attention of a few: an empty set gives the bias of the last product, 
   Floats points = numbers;
   points[4 * 32 + 1] = NAN;
   const auto y = weights.model.layer(step, rows, step.constant<flat>(step.ragged(3, offsets.data()), Shape{32}, points.data()));
-  const float* bias = step.value(weights.model.layer.output.bias);
+  const float* bias = step.value(weights.model.layer.output.layer.bias);
   for (int j = 0; j < 2 * 32; ++j) REQUIRE(y.value()[j] == bias[j % 32]);
   for (int j = 2 * 32; j < 4 * 32; ++j) REQUIRE(std::isfinite(y.value()[j]));
   CHECK(std::isnan(y.value()[4 * 32]));

@@ -46,7 +46,7 @@ auto checkpoint(S& step, const Block& block, V x) {
   if (own_space && rows.offsets) {
     long* const kept = step.arena.template allocate<long>(offsets.size());
     std::copy(offsets.begin(), offsets.end(), kept);
-    space = step.ragged(rows.groups, kept, rows.first);
+    space = step.ragged(rows.groups, kept, rows.first, rows.each);
   } else if (own_space) {
     space = step.rows(rows.count, rows.first);
   }

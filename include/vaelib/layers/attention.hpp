@@ -116,16 +116,16 @@ struct MultiHeadAttention {
     static_assert(X::static_shape.is_flat() && Y::static_shape.is_flat(), "vaelib: attention takes flat rows");
     using Rows = decltype(query.forward(step, x));
     const RowSpace *from = x.space(), *to = y.space();
-    if (from->groups == to->groups && from != to) {
+    if (!spectral && from->groups == to->groups && from != to) {  // tables are made of the weights as they are
       if (detail::worth_tables(from->each, heads, width)) {
         const auto softmax = What == Over::keys ? TableSoftmax::over_points : TableSoftmax::over_slots;
         const auto q = query.forward(step, x);
-        return output.forward(step, Rows{detail::few_queries(step, softmax, heads, q.node, y.node, key, value), q.shape});
+        return output.forward(step, Rows{detail::few_queries(step, softmax, heads, q.node, y.node, key.layer, value.layer), q.shape});
       }
       if constexpr (What == Over::keys)
         if (detail::worth_tables(to->each, heads, width)) {
           const auto k = key.forward(step, y), v = value.forward(step, y);
-          return Rows{detail::few_keys(step, heads, x.node, k.node, v.node, query, output), k.shape};
+          return Rows{detail::few_keys(step, heads, x.node, k.node, v.node, query.layer, output.layer), k.shape};
         }
     }
     const auto q = query.forward(step, x), k = key.forward(step, y), v = value.forward(step, y);

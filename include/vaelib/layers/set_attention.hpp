@@ -92,8 +92,8 @@ struct MAB {
     static_assert(agree(X::static_shape, Shape{Width}), "vaelib: MAB adds to rows of its own width");
     const X from = norm == Norm::pre ? ln0.forward(step, x) : x;
     const X a = like(x, x.node == y.node ? attention(step, from, from) : attention(step, from, y));
-    if (norm == Norm::post && ResidualMlp::fits(width, linear1.out))
-      return {detail::residual_mlp(step, Activation{}, x.node, a.node, ln0, linear1, linear2, ln1), x.shape};
+    if (norm == Norm::post && !spectral && ResidualMlp::fits(width, linear1.layer.out))
+      return {detail::residual_mlp(step, Activation{}, x.node, a.node, ln0, linear1.layer, linear2.layer, ln1), x.shape};
     X h = add(step, x, a);
     if (norm == Norm::post) h = ln0.forward(step, h);
     const X y1 = add(step, h, rff(step, norm == Norm::pre ? ln1.forward(step, h) : h));

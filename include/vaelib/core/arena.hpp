@@ -41,6 +41,8 @@ class Arena {
     Block& block = blocks[current];
     void* result = block.data + block.used;
     block.used += bytes;
+    live += bytes;
+    if (live > most) most = live;
     return result;
   }
 
@@ -58,15 +60,15 @@ class Arena {
     for (std::size_t b = to.block + 1; b < blocks.size(); ++b) blocks[b].used = 0;
     current = to.block;
     if (!blocks.empty()) blocks[current].used = to.used;
+    live = 0;
+    for (std::size_t b = 0; b < blocks.size() && b <= current; ++b) live += blocks[b].used;
   }
 
-  /// Takes everything back; where several blocks had to be opened, they become one of their total size.
+  /// Takes everything back; where several blocks had to be opened, they become one of what was used at most.
   void reset() {
     if (blocks.size() > 1) {
-      std::size_t total = 0;
-      for (const Block& b : blocks) total += b.size;
       release();
-      open(total);
+      open(most);
     }
     rewind({0, 0});
   }
@@ -100,6 +102,7 @@ class Arena {
   static constexpr std::size_t smallest = std::size_t(1) << 20;
   std::vector<Block> blocks;
   std::size_t current = 0;
+  std::size_t live = 0, most = 0;  ///< bytes handed out now, and at any time
 };
 
 }  // namespace vaelib::inline VAELIB_ABI

@@ -16,7 +16,7 @@ namespace detail {
 
 /// Shared by both layers: y = activation(op(x) + bias); `plain` tells which of the two directions is forward.
 template <class S, class R, class W, class F>
-Node<R>* convolve(S& step, Node<R>* x, Shape out, bool plain, const ConvolutionShape& shape, W weight, const Parameter& bias, F activation) {
+Node<R>* convolve(S& step, Node<R>* x, Shape out, bool plain, const ConvolutionShape& shape, const W& weight, const Parameter& bias, F activation) {
   auto* y = step.node(x->space, out.size(), step.needs_gradient(x, weight, bias));
   const long images = x->space->count;
   if (plain) {
@@ -74,7 +74,7 @@ struct Conv2d {
   }
   /// The same with another weight of these extents.
   template <class S, class V, class W, class F>
-  auto apply(S& step, V x, W other, F activation) const {
+  auto apply(S& step, V x, const W& other, F activation) const {
     const Shape to = output(x.shape);
     return Var<typename V::Real, output_of<Conv2d, V::static_shape>>{detail::convolve(step, x.node, to, true, shape, other, bias, activation), to};
   }

@@ -12,7 +12,7 @@ namespace vaelib::inline VAELIB_ABI {
 namespace detail {
 /// The weight: a Parameter, or a node of in x out numbers.
 template <class S, class R, class W, class F>
-Node<R>* linear(S& step, Node<R>* x, int in, int out, W weight, const Parameter& bias, F activation) {
+Node<R>* linear(S& step, Node<R>* x, int in, int out, const W& weight, const Parameter& bias, F activation) {
   if (x->features != in) fail("vaelib: linear takes ", in, " features, found ", x->features);
   auto* y = step.node(x->space, out, step.needs_gradient(x, weight, bias));
   const long rows = x->space->count;
@@ -59,7 +59,7 @@ struct Linear {
   }
   /// The same with another weight of these extents.
   template <class S, class V, class W, class F>
-  auto apply(S& step, V x, W other, F activation) const {
+  auto apply(S& step, V x, const W& other, F activation) const {
     const int to = weight.extents[1];
     return Var<typename V::Real, output_of<Linear, V::static_shape>>{detail::linear(step, x.node, weight.extents[0], to, other, bias, activation), Shape{to}};
   }

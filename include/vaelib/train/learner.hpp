@@ -93,7 +93,7 @@ class Learner {
 
   /// One more update before the next step, of the first phase and the parameters whose names begin with `prefix`. `number` keys
   /// its random numbers. Neither the step nor Adam's count moves; what is not finite changes nothing.
-  StepResult refine(const Batch<Real>& samples, const StepOptions& options, std::string_view prefix, std::int64_t number) {
+  [[gnu::cold]] StepResult refine(const Batch<Real>& samples, const StepOptions& options, std::string_view prefix, std::int64_t number) {
     weights.discard();
     select_phase(0);
     for (const auto& [name, p] : weights.parameters) trained[p.id] = trained[p.id] && name.starts_with(prefix);
@@ -180,7 +180,7 @@ class Learner {
   }
 
   /// Forward and backward, a part of the batch at a time. Rows keep their random numbers, whatever the parts.
-  StepResult gradients_of(const Batch<Real>& samples, const StepOptions& options, int phase, Stream stream, std::uint64_t number) {
+  [[gnu::noinline]] StepResult gradients_of(const Batch<Real>& samples, const StepOptions& options, int phase, Stream stream, std::uint64_t number) {
     const Place place{std::int64_t(stream == Stream::noise ? steps - 1 : steps), options.epoch, options.batch};
     const std::int64_t most = options.micro_batch > 0 ? options.micro_batch : samples.count;
     StepResult total;
@@ -203,7 +203,7 @@ class Learner {
     return {double(*loss.objective.value()), double(*loss.reconstruction.value()), double(*loss.kl.value())};
   }
 
-  void select_phase(int phase) {
+  [[gnu::noinline]] void select_phase(int phase) {
     for (const auto& [name, p] : weights.parameters) {
       bool belongs = rate_of(name) != 0;
       if constexpr (requires { Model::phases; }) belongs = belongs && Model::phases[phase].trains(name);
@@ -237,12 +237,12 @@ class Learner {
       i = end;
     }
   }
-  double gradient_norm() {
+  [[gnu::noinline]] double gradient_norm() {
     double squares = 0;
     for_each_run([&](long first, long count, const ParameterGroup*) { squares += backend.squared_norm(count, gradients.data() + first); });
     return std::sqrt(squares);
   }
-  void apply(int phase, std::int64_t update, const StepOptions& options, double norm) {
+  [[gnu::noinline]] void apply(int phase, std::int64_t update, const StepOptions& options, double norm) {
     const auto scale = Real(options.clip_norm > 0 && norm > options.clip_norm ? options.clip_norm / norm : 1.0);
     const float factor = options.learning_rate;
     const auto common = optimizer.rates(update);

@@ -178,7 +178,7 @@ class Trainer {
     }
   }
 
-  static StepOptions step_options(const RunState& state, const FitOptions& options) {
+  [[gnu::noinline]] static StepOptions step_options(const RunState& state, const FitOptions& options) {
     return {options.beta.at(state.step(), state.epoch), options.capacity.at(state.step(), state.epoch),
             state.plateau * options.learning_rate.at(state.step(), state.epoch), options.clip_norm, options.non_finite,
             options.roll_back, options.micro_batch, options.average, state.epoch, state.batch};
@@ -188,13 +188,13 @@ class Trainer {
   struct Refinement {
     BatchReader reader;
     data::Batches batches;
-    Refinement(const SourceView& data, std::int64_t size, std::uint64_t seed) : reader(data), batches(data.size(), size, true, ~seed) {}
+    [[gnu::cold]] Refinement(const SourceView& data, std::int64_t size, std::uint64_t seed) : reader(data), batches(data.size(), size, true, ~seed) {}
   };
-  void check(const AggressiveEncoder& aggressive) const {
+  [[gnu::cold]] void check(const AggressiveEncoder& aggressive) const {
     aggressive.check();
-    const auto& all = learner.weights.parameters;
-    if (std::none_of(all.begin(), all.end(), [&](const auto& p) { return p.name.starts_with(aggressive.encoder); }))
-      fail("vaelib: AggressiveEncoder::encoder is '", aggressive.encoder, "', with which no parameter's name begins");
+    bool any = false;
+    for (const auto& [name, p] : learner.weights.parameters) any = any || name.starts_with(aggressive.encoder);
+    if (!any) fail("vaelib: AggressiveEncoder::encoder is '", aggressive.encoder, "', with which no parameter's name begins");
   }
   [[gnu::cold]] void refine(Refinement& other, const SourceView& data, const RunState& state, const FitOptions& options) {
     const AggressiveEncoder& aggressive = *options.aggressive;

@@ -6853,6 +6853,7 @@ struct State {
   bool integer = false;  ///< a counter: saved as one 64-bit integer without axes
   int columns = 0;       ///< saved as a table of so many columns; 0: as one row of numbers
   Shape order{1};        ///< of features that were flattened, as Parameter has it
+  bool of_inputs = false;  ///< one number an input of its layer rather than an output
   long offset = -1;
   int id = -1;
 
@@ -7992,25 +7993,34 @@ class Arena {
     Block& block = blocks[current];
     void* result = block.data + block.used;
     block.used += bytes;
+    live += bytes;
+    if (live > most) most = live;
     return result;
   }
 
   Mark mark() const { return {current, blocks.empty() ? 0 : blocks[current].used}; }
 
+  /// Whether this place was allocated since the mark.
+  bool allocated_since(Mark mark, const void* place) const {
+    const auto* at = static_cast<const std::byte*>(place);
+    for (std::size_t b = mark.block; b < blocks.size(); ++b)
+      if (at >= blocks[b].data + (b == mark.block ? mark.used : 0) && at < blocks[b].data + blocks[b].used) return true;
+    return false;
+  }
   /// Takes back what was allocated since the mark.
   void rewind(Mark to) {
     for (std::size_t b = to.block + 1; b < blocks.size(); ++b) blocks[b].used = 0;
     current = to.block;
     if (!blocks.empty()) blocks[current].used = to.used;
+    live = 0;
+    for (std::size_t b = 0; b < blocks.size() && b <= current; ++b) live += blocks[b].used;
   }
 
-  /// Takes everything back; where several blocks had to be opened, they become one of their total size.
+  /// Takes everything back; where several blocks had to be opened, they become one of what was used at most.
   void reset() {
     if (blocks.size() > 1) {
-      std::size_t total = 0;
-      for (const Block& b : blocks) total += b.size;
       release();
-      open(total);
+      open(most);
     }
     rewind({0, 0});
   }
@@ -8044,6 +8054,7 @@ class Arena {
   static constexpr std::size_t smallest = std::size_t(1) << 20;
   std::vector<Block> blocks;
   std::size_t current = 0;
+  std::size_t live = 0, most = 0;  ///< bytes handed out now, and at any time
 };
 
 }  // namespace vaelib::inline VAELIB_ABI
@@ -8075,7 +8086,7 @@ struct Place {
 };
 
 /// What random numbers are for: equal keys of different streams have nothing in common.
-enum class Stream : std::uint32_t { initialization, order, noise, evaluation, data, sampling };
+enum class Stream : std::uint32_t { initialization, order, noise, evaluation, data, sampling, refinement };
 
 template <class B>
 class Step {
@@ -8149,6 +8160,7 @@ class Step {
   }
 
   const Real* value(const Parameter& p) const { return buffers.values + p.offset; }
+  const Real* value(const Node<Real>* node) const { return node->value; }
   bool trains(const Parameter& p) const { return recording && p.id >= 0 && buffers.trained[p.id]; }
 
   /// Whether an operation on these variables and parameters has to be recorded.
@@ -8999,7 +9011,9 @@ class ChainBuilder final : private LeafVisitor {
     tell(leaf.in_order, last());
     tell(leaf.out_order, last() + 1);
   }
-  [[gnu::cold]] void visit(State& leaf) override { tell(leaf.order, last() + 1); }
+  [[gnu::cold]] void visit(State& leaf) override {
+    if (leaf.order.is_flat()) tell(leaf.order, last() + (leaf.of_inputs ? 0 : 1));
+  }
   /// Places that are flat take the spatial shape before or behind them.
   [[gnu::cold]] void carry(int place, bool back) {
     const Place& here = places[place];
@@ -9153,9 +9167,9 @@ struct BatchNorm {
 namespace vaelib::inline VAELIB_ABI {
 
 namespace detail {
-template <class S, class R, class F>
-Node<R>* linear(S& step, Node<R>* x, const Parameter& weight, const Parameter& bias, F activation) {
-  const int in = weight.extents[0], out = weight.extents[1];
+/// The weight: a Parameter, or a node of in x out numbers.
+template <class S, class R, class W, class F>
+Node<R>* linear(S& step, Node<R>* x, int in, int out, const W& weight, const Parameter& bias, F activation) {
   if (x->features != in) fail("vaelib: linear takes ", in, " features, found ", x->features);
   auto* y = step.node(x->space, out, step.needs_gradient(x, weight, bias));
   const long rows = x->space->count;
@@ -9176,7 +9190,7 @@ Node<R>* linear(S& step, Node<R>* x, const Parameter& weight, const Parameter& b
 /// activation(x W + b) for a flat variable; the activation must give its slope from its output.
 template <Shape To, class F = Identity, class S, class R, Shape In>
 Var<R, To> linear(S& step, Var<R, In> x, const Parameter& weight, const Parameter& bias, F activation = {}) {
-  return {detail::linear(step, x.node, weight, bias, activation), Shape{weight.extents[1]}};
+  return {detail::linear(step, x.node, weight.extents[0], weight.extents[1], weight, bias, activation), Shape{weight.extents[1]}};
 }
 
 template <int Out>
@@ -9198,7 +9212,13 @@ struct Linear {
   }
   template <class S, class V, class F = Identity>
   auto forward(S& step, V x, F activation = {}) const {
-    return linear<output_of<Linear, V::static_shape>>(step, x, weight, bias, activation);
+    return apply(step, x, weight, activation);
+  }
+  /// The same with another weight of these extents.
+  template <class S, class V, class W, class F>
+  auto apply(S& step, V x, const W& other, F activation) const {
+    const int to = weight.extents[1];
+    return Var<typename V::Real, output_of<Linear, V::static_shape>>{detail::linear(step, x.node, weight.extents[0], to, other, bias, activation), Shape{to}};
   }
 };
 
@@ -9209,9 +9229,8 @@ namespace vaelib::inline VAELIB_ABI {
 namespace detail {
 
 /// Shared by both layers: y = activation(op(x) + bias); `plain` tells which of the two directions is forward.
-template <class S, class R, class F>
-Node<R>* convolve(S& step, Node<R>* x, Shape out, bool plain, const ConvolutionShape& shape, const Parameter& weight, const Parameter& bias,
-                  F activation) {
+template <class S, class R, class W, class F>
+Node<R>* convolve(S& step, Node<R>* x, Shape out, bool plain, const ConvolutionShape& shape, const W& weight, const Parameter& bias, F activation) {
   auto* y = step.node(x->space, out.size(), step.needs_gradient(x, weight, bias));
   const long images = x->space->count;
   if (plain) {
@@ -9265,8 +9284,13 @@ struct Conv2d {
   }
   template <class S, class V, class F = Identity>
   auto forward(S& step, V x, F activation = {}) const {
+    return apply(step, x, weight, activation);
+  }
+  /// The same with another weight of these extents.
+  template <class S, class V, class W, class F>
+  auto apply(S& step, V x, const W& other, F activation) const {
     const Shape to = output(x.shape);
-    return Var<typename V::Real, output_of<Conv2d, V::static_shape>>{detail::convolve(step, x.node, to, true, shape, weight, bias, activation), to};
+    return Var<typename V::Real, output_of<Conv2d, V::static_shape>>{detail::convolve(step, x.node, to, true, shape, other, bias, activation), to};
   }
 };
 
@@ -10685,6 +10709,7 @@ class Weights : public WeightBuffers<typename B::Real> {
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <string>
 
 namespace vaelib::inline VAELIB_ABI {
@@ -10703,6 +10728,8 @@ struct RunState {
   double samples = 0;                 ///< seen in this epoch
   std::array<double, 3> sums{};       ///< over them: objective, reconstruction, kl
   std::int64_t skipped = 0;           ///< steps of this epoch that were not accepted
+  bool refining = true;               ///< an AggressiveEncoder goes on
+  double information = -std::numeric_limits<double>::infinity();  ///< that it measured last, nats
   History history{};
   StepResult last{};
   float plateau = 1;  ///< factor on the learning rate that follows from the history
@@ -10841,7 +10868,7 @@ class Learner {
     if (options.average > 0 && average.size() == 0) begin_average();
     for (int phase = 0; phase < phase_count<Model>() && result.accepted; ++phase) {
       select_phase(phase);
-      const StepResult of_phase = gradients_of(samples, options, phase);
+      const StepResult of_phase = gradients_of(samples, options, phase, Stream::noise, steps);
       if (phase == 0) result = of_phase;
       const double norm = gradient_norm();
       if (phase == 0) result.gradient_norm = norm;
@@ -10852,8 +10879,8 @@ class Learner {
         break;
       }
       if (options.non_finite == NonFinite::roll_back && phase == 0 && snapshot.is_due(steps, options.roll_back)) keep_snapshot();
-      const double scale = options.clip_norm > 0 && norm > options.clip_norm ? options.clip_norm / norm : 1.0;
-      apply(phase, options.learning_rate, Real(scale));
+      if (std::none_of(written.begin(), written.end(), [](bool w) { return w; })) continue;  // a phase that waits: Adam's count, too
+      apply(phase, ++updates[phase], options, norm);
     }
     if (result.accepted) {
       weights.commit();
@@ -10861,6 +10888,25 @@ class Learner {
     } else {
       weights.discard();
     }
+    step.end();
+    return result;
+  }
+
+  /// One more update before the next step, of the first phase and the parameters whose names begin with `prefix`. `number` keys
+  /// its random numbers. Neither the step nor Adam's count moves; what is not finite changes nothing.
+  [[gnu::cold]] StepResult refine(const Batch<Real>& samples, const StepOptions& options, std::string_view prefix, std::int64_t number) {
+    weights.discard();
+    select_phase(0);
+    for (const auto& [name, p] : weights.parameters) trained[p.id] = trained[p.id] && name.starts_with(prefix);
+    StepResult result = gradients_of(samples, options, 0, Stream::refinement, (steps << 20) + std::uint64_t(number));
+    result.gradient_norm = gradient_norm();
+    result.accepted = std::isfinite(result.objective) && std::isfinite(result.gradient_norm);
+    if (!result.accepted && options.non_finite == NonFinite::stop) fail(what_is_not_finite(result));
+    if (result.accepted) {
+      apply(0, updates[0] + 1, options, result.gradient_norm);
+      weights.commit();
+    }
+    weights.discard();
     step.end();
     return result;
   }
@@ -10935,14 +10981,14 @@ class Learner {
   }
 
   /// Forward and backward, a part of the batch at a time. Rows keep their random numbers, whatever the parts.
-  StepResult gradients_of(const Batch<Real>& samples, const StepOptions& options, int phase) {
+  [[gnu::noinline]] StepResult gradients_of(const Batch<Real>& samples, const StepOptions& options, int phase, Stream stream, std::uint64_t number) {
+    const Place place{std::int64_t(stream == Stream::noise ? steps - 1 : steps), options.epoch, options.batch};
     const std::int64_t most = options.micro_batch > 0 ? options.micro_batch : samples.count;
     StepResult total;
     for (std::int64_t done = 0; done < samples.count; done += most) {
       const std::int64_t count = std::min<std::int64_t>(most, samples.count - done);
       const auto part = samples.part(done, count);
-      const auto loss = forward(part, options.beta, options.capacity, Mode::training, Stream::noise, steps, phase,
-                                {std::int64_t(steps) - 1, options.epoch, options.batch});
+      const auto loss = forward(part, options.beta, options.capacity, Mode::training, stream, number, phase, place);
       const double share = double(count) / double(samples.count);
       step.backward(loss.objective, Real(share), done > 0);
       const StepResult of_part = read(loss);
@@ -10958,7 +11004,7 @@ class Learner {
     return {double(*loss.objective.value()), double(*loss.reconstruction.value()), double(*loss.kl.value())};
   }
 
-  void select_phase(int phase) {
+  [[gnu::noinline]] void select_phase(int phase) {
     for (const auto& [name, p] : weights.parameters) {
       bool belongs = rate_of(name) != 0;
       if constexpr (requires { Model::phases; }) belongs = belongs && Model::phases[phase].trains(name);
@@ -10992,15 +11038,15 @@ class Learner {
       i = end;
     }
   }
-  double gradient_norm() {
+  [[gnu::noinline]] double gradient_norm() {
     double squares = 0;
     for_each_run([&](long first, long count, const ParameterGroup*) { squares += backend.squared_norm(count, gradients.data() + first); });
     return std::sqrt(squares);
   }
-  void apply(int phase, float factor, Real scale) {
-    if (std::none_of(written.begin(), written.end(), [](bool w) { return w; })) return;  // a phase that waits: Adam's count, too
-    ++updates[phase];
-    const auto common = optimizer.rates(updates[phase]);
+  [[gnu::noinline]] void apply(int phase, std::int64_t update, const StepOptions& options, double norm) {
+    const auto scale = Real(options.clip_norm > 0 && norm > options.clip_norm ? options.clip_norm / norm : 1.0);
+    const float factor = options.learning_rate;
+    const auto common = optimizer.rates(update);
     for_each_run([&](long first, long count, const ParameterGroup* group) {
       auto rates = common;
       rates.learning_rate *= factor * (group ? group->rate : 1.0f);
@@ -11220,6 +11266,45 @@ struct Plateau {
     rate = rate * factor > smallest ? rate * factor : smallest;
     cooling = cooldown;
     waited = 0;
+  }
+};
+
+}  // namespace vaelib::inline VAELIB_ABI
+// Aggressive training of the encoder; He et al. 2019, "Lagging inference networks and posterior collapse in variational
+// autoencoders", algorithm 1.
+//
+// Before each step of the whole model the encoder alone learns from other batches, until the objective, in means over `window`
+// updates, falls no more. This goes on from epoch to epoch while the mutual information of data and code grows.
+
+#include <memory>
+#include <string>
+
+namespace vaelib::inline VAELIB_ABI {
+
+/// A function object that gives a number, which must outlive the view.
+class Measure {
+ public:
+  Measure() = default;
+  template <class F>
+    requires requires(const F& f) { double(f()); }
+  Measure(const F& f) : object(std::addressof(f)), call([](const void* o) { return double((*static_cast<const F*>(o))()); }) {}
+  explicit operator bool() const { return call != nullptr; }
+  double operator()() const { return call(object); }
+
+ private:
+  const void* object = nullptr;
+  double (*call)(const void*) = nullptr;
+};
+
+struct AggressiveEncoder {
+  Measure information{};             ///< nats; asked after each epoch: where it has not grown, the encoder gets no more updates of its own
+  std::string encoder = "encoder.";  ///< with which the names of its parameters begin
+  int window = 10;
+  int most = 100;                    ///< updates a step
+
+  [[gnu::cold]] void check() const {
+    if (!information) fail("vaelib: AggressiveEncoder::information is missing; it says how long the encoder gets updates of its own");
+    if (window < 1 || most < 1) fail("vaelib: AggressiveEncoder wants a window and updates of at least 1, found ", window, " and ", most);
   }
 };
 
@@ -11739,6 +11824,8 @@ inline void save_run(const Checkpoints& to, const LearnerMemory& memory, const R
   for (const auto& row : state.history) row.columns([&](const char*, double number) { history.push_back(number); });
   tensors.push_back(SafetensorsView::of("run.place", {3}, place));
   tensors.push_back(SafetensorsView::of("run.sums", {4}, sums));
+  const std::array<double, 2> refining{double(state.refining), state.information};
+  if (!state.refining || std::isfinite(state.information)) tensors.push_back(SafetensorsView::of("run.refining", {2}, refining));
   tensors.push_back({"run.updates", Dtype::i64, {memory.phases}, memory.updates});
   tensors.push_back(SafetensorsView::of("run.history", {std::int64_t(state.history.size()), history_columns}, history));
   const Metadata metadata{{"vaelib.run", fingerprint(memory, state)}};
@@ -11772,6 +11859,12 @@ inline bool load_run(const Checkpoints& from, const LearnerMemory& memory, RunSt
   std::array<double, 4> sums;
   file.read_exactly("run.place", std::span<std::int64_t>(place));
   file.read_exactly("run.sums", std::span<double>(sums));
+  if (file.find("run.refining")) {
+    std::array<double, 2> refining;
+    file.read_exactly("run.refining", std::span<double>(refining));
+    state.refining = refining[0] != 0;
+    state.information = refining[1];
+  }
   const TensorInfo* info = file.find("run.history");
   if (!info || info->shape.size() != 2 || info->shape[1] != history_columns)
     fail(file.input().path(), ": the history of the run is missing");
@@ -11872,6 +11965,7 @@ struct FitOptions {
   NonFinite non_finite = NonFinite::stop;
   RollBack roll_back{};        ///< of NonFinite::roll_back
   float average = 0;  ///< decay of an average of the weights, which validation and Trainer::averaged_weights use; 0: none
+  std::optional<AggressiveEncoder> aggressive{};  ///< updates of the encoder alone; none by default
   bool read_ahead = false;  ///< the next batch is read while a step computes; the data set is then used by two threads
   std::optional<MetricFiles> metrics{};      ///< metrics.csv and metrics.jsonl in a folder; none by default
   std::optional<Checkpoints> checkpoints{};  ///< none by default
@@ -11908,6 +12002,7 @@ class Trainer {
     if (options.plateau) options.plateau->check();
     if (options.micro_batch < 0) fail("vaelib: FitOptions::micro_batch is ", options.micro_batch, ", expected 0 or more");
     if (!(options.average >= 0 && options.average < 1)) fail("vaelib: FitOptions::average is ", options.average, ", expected 0 or more and less than 1");
+    if (options.aggressive) check(*options.aggressive);
     RunState state{.batch_size = options.batch_size, .rows = data.size(), .shape = data.shape()};
     if (options.average > 0 && learner.average.size() == 0) learner.begin_average();
     if (options.checkpoints && options.checkpoints->resume) resume(state, *options.checkpoints);
@@ -11915,6 +12010,8 @@ class Trainer {
 
     data::Batches batches(data.size(), options.batch_size, true, learner.seed);
     BatchReader reader(data);
+    std::optional<Refinement> refinement;
+    if (options.aggressive) refinement.emplace(data, options.batch_size, learner.seed);
     last_saved = Clock::now();
     Progress progress(options.progress);
     while (state.epoch < options.epochs && !should_stop(options, state)) {
@@ -11927,6 +12024,7 @@ class Trainer {
           if (options.checkpoints && state.saved != learner.steps) save(state, options);
           return std::move(state.history);
         }
+        if (refinement && state.refining) refine(*refinement, data, state, options);
         reader.read(state.epoch, batches[state.batch]);
         if (options.read_ahead && state.batch + 1 < batches.count()) reader.read_ahead(state.epoch, batches[state.batch + 1]);
         one_step(batch_of(reader, data, batches[state.batch]), state, options);
@@ -12013,11 +12111,42 @@ class Trainer {
     }
   }
 
+  [[gnu::noinline]] static StepOptions step_options(const RunState& state, const FitOptions& options) {
+    return {options.beta.at(state.step(), state.epoch), options.capacity.at(state.step(), state.epoch),
+            state.plateau * options.learning_rate.at(state.step(), state.epoch), options.clip_norm, options.non_finite,
+            options.roll_back, options.micro_batch, options.average, state.epoch, state.batch};
+  }
+
+  /// The batches of which the encoder learns alone, in an order of their own for each step.
+  struct Refinement {
+    BatchReader reader;
+    data::Batches batches;
+    [[gnu::cold]] Refinement(const SourceView& data, std::int64_t size, std::uint64_t seed) : reader(data), batches(data.size(), size, true, ~seed) {}
+  };
+  [[gnu::cold]] void check(const AggressiveEncoder& aggressive) const {
+    aggressive.check();
+    bool any = false;
+    for (const auto& [name, p] : learner.weights.parameters) any = any || name.starts_with(aggressive.encoder);
+    if (!any) fail("vaelib: AggressiveEncoder::encoder is '", aggressive.encoder, "', with which no parameter's name begins");
+  }
+  [[gnu::cold]] void refine(Refinement& other, const SourceView& data, const RunState& state, const FitOptions& options) {
+    const AggressiveEncoder& aggressive = *options.aggressive;
+    const StepOptions step = step_options(state, options);
+    other.batches.start(state.steps);
+    double before = std::numeric_limits<double>::infinity(), sum = 0;
+    for (int k = 0; k < aggressive.most; ++k) {
+      const auto rows = other.batches[k % other.batches.count()];
+      other.reader.read(state.epoch, rows);
+      sum += learner.refine(batch_of(other.reader, data, rows), step, aggressive.encoder, k).objective;
+      if ((k + 1) % aggressive.window != 0) continue;
+      if (!(sum < before)) return;
+      before = sum;
+      sum = 0;
+    }
+  }
+
   void one_step(const Batch<Real>& batch, RunState& state, const FitOptions& options) {
-    const StepOptions step{options.beta.at(state.step(), state.epoch), options.capacity.at(state.step(), state.epoch),
-                           state.plateau * options.learning_rate.at(state.step(), state.epoch), options.clip_norm, options.non_finite,
-                           options.roll_back, options.micro_batch, options.average, state.epoch, state.batch};
-    state.last = learner.learn(batch, step);
+    state.last = learner.learn(batch, step_options(state, options));
     state.steps = learner.steps;
     if (state.last.accepted) {
       const double n = double(batch.count);
@@ -12049,6 +12178,11 @@ class Trainer {
       m.val_loss = v.objective;
       m.val_recon = v.reconstruction;
       m.val_kl = v.kl;
+    }
+    if (options.aggressive && state.refining) {
+      const double information = options.aggressive->information();
+      state.refining = information > state.information;
+      state.information = information;
     }
     state.history.push_back(m);
     ++state.epoch;

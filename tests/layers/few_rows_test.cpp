@@ -143,7 +143,6 @@ TEST_CASE("what follows an attention: the same numbers as layer by layer") {
   for (const int hidden : {16, 32, 128}) {
     MAB<dynamic, dynamic, GELU> mab{.width = 32, .heads = 2, .hidden = hidden};
     const Result wanted = run(ByLayers{mab}, 40, false, false), found = run(mab, 40, false, false);
-    CHECK(found.y != wanted.y);
     CHECK(difference(found.y, wanted.y) < 2e-6);
     CHECK(difference(found.dx, wanted.dx) < 1e-5);
     CHECK(difference(found.dpoints, wanted.dpoints) < 1e-5);

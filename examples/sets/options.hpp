@@ -22,7 +22,8 @@ struct Options {
   double sigma = 0.1;
   // weight of the KL divergence
   std::string beta_strategy = "cyclical", free_bits_per = "number";
-  bool spectral_norm = false, balance_levels = false;
+  bool spectral_norm = false, balance_levels = false, tc_decomposition = false;
+  double mi_weight = 1, tc_weight = 1, dimension_weight = 1;
   double beta = 1, min_beta = 0, max_beta = 1, free_bits = 0.2, deeper = 1, pc_threshold = 0.1;
   std::int64_t cycle_length = 5000, beta_warmup_steps = 0;
   // training
@@ -69,6 +70,10 @@ void each_option(O& o, F&& f) {
   f("free-bits-per", "of each number, of a level, or in total", o.free_bits_per, beta);
   f("deeper", "weight of a level, as a multiple of the one nearer to the data", o.deeper, beta);
   f("balance-levels", "while beta is below --max-beta a level with a smaller KL divergence pays less for it", o.balance_levels, beta);
+  f("tc-decomposition", "the KL divergence of a level in parts, instead of free bits: mutual information, total correlation, single numbers", o.tc_decomposition, beta);
+  f("mi-weight", "of the mutual information of set and code", o.mi_weight, beta);
+  f("tc-weight", "of the total correlation", o.tc_weight, beta);
+  f("dimension-weight", "of the KL divergences of the single numbers", o.dimension_weight, beta);
   f("pc-threshold", "nats: a number with less has collapsed", o.pc_threshold, beta);
 
   f("epochs", "times that the sets are gone through", o.epochs, training);

@@ -64,11 +64,15 @@ void check(const Options& o) {
   refuse_unless(o.free_bits >= 0, "free-bits", o.free_bits, "0 or more");
   refuse_unless(o.deeper > 0, "deeper", o.deeper, "more than 0");
   refuse_unless(o.pc_threshold >= 0, "pc-threshold", o.pc_threshold, "0 or more");
+  refuse_unless(o.mi_weight >= 0, "mi-weight", o.mi_weight, "0 or more");
+  refuse_unless(o.tc_weight >= 0, "tc-weight", o.tc_weight, "0 or more");
+  refuse_unless(o.dimension_weight >= 0, "dimension-weight", o.dimension_weight, "0 or more");
   refuse_unless(o.min_beta >= 0 && (o.beta_strategy == "constant" || o.min_beta <= o.max_beta), "min-beta", o.min_beta, "0 to --max-beta");
 }
 
 // ------------------------------------------------------------------------------------------------------------- model
-SetVae model_of(const Options& o, int points) {
+/// `sets`: of training; 0: the model will not be trained.
+SetVae model_of(const Options& o, int points, std::int64_t sets = 0) {
   SetVaeOptions s;
   s.points = points;
   s.width = int(o.width);
@@ -76,6 +80,11 @@ SetVae model_of(const Options& o, int points) {
   s.latent = int(o.latent);
   s.spectral_norm = o.spectral_norm;
   if (o.balance_levels) s.balance_below = float(o.max_beta);
+  s.decompose = o.tc_decomposition && sets > 0;
+  s.dataset_size = sets;
+  s.mutual_information = float(o.mi_weight);
+  s.total_correlation = float(o.tc_weight);
+  s.dimension_wise = float(o.dimension_weight);
   s.inducing.assign(std::size_t(o.levels), int(o.inducing));
   s.norm = o.norm == "pre" ? Norm::pre : o.norm == "none" ? Norm::none : Norm::post;
   s.initial = o.initial == "mixture" ? InitialSet::mixture : o.initial == "fixed" ? InitialSet::fixed : InitialSet::gaussian;
@@ -253,7 +262,7 @@ int train(const Options& o) {
     fail(o.output_dir, " holds a run already; --resume goes on with it, --overwrite starts anew, or choose another --output-dir");
   const SetData data = load_data(o);
   const int width = data.train.shape().size();
-  Trainer trainer{model_of(o, width), Adam{.learning_rate = float(o.lr)}, Cpu(int(o.threads)), o.seed};
+  Trainer trainer{model_of(o, width, data.train.size()), Adam{.learning_rate = float(o.lr)}, Cpu(int(o.threads)), o.seed};
   create_directories(o.output_dir);
   const std::string checkpoints = o.output_dir + "/checkpoints";
   if (o.overwrite && std::filesystem::exists(checkpoints)) CheckpointStore(checkpoints).clear();

@@ -127,6 +127,28 @@ TEST_CASE("SetVae: levels pay in proportion to their KL divergence while beta is
   CHECK(charged(step({1, 2}, 0.6f)) == doctest::Approx(wanted).epsilon(1e-3));
 }
 
+TEST_CASE("SetVae: the KL divergence of a level in parts") {
+  Floats points(12 * 3);
+  normal(RandomKey{4}, 0, 12, 3, points.data());
+  const std::vector<long> offsets{0, 5, 12};
+  const auto charged = [&](float information, float correlation, float single) {
+    SetVaeOptions o = small();
+    o.decompose = true;
+    o.mutual_information = information, o.total_correlation = correlation, o.dimension_wise = single;
+    o.dataset_size = 10;
+    const auto r = Learner<SetVae, Adam, Cpu>(SetVae(o), {}, Cpu(1), 3).learn({2, Shape{3}, points.data(), nullptr, 0, nullptr, offsets.data()}, {.beta = 0.5f});
+    return (r.objective - r.reconstruction) / 0.5;
+  };
+  const double information = charged(1, 0, 0), correlation = charged(0, 1, 0), single = charged(0, 0, 1);
+  CHECK(charged(0, 0, 0) == doctest::Approx(0));
+  CHECK(charged(1, 6, 2) == doctest::Approx(information + 6 * correlation + 2 * single).epsilon(1e-3));
+  CHECK(information != doctest::Approx(0));
+  CHECK(single != doctest::Approx(information + correlation + single));
+  SetVaeOptions o = small();
+  o.decompose = true;
+  CHECK_THROWS_WITH_AS((Weights<SetVae, Cpu>(SetVae(o), 1)), "vaelib: SetVaeOptions::decompose wants dataset_size, the number of training sets", Error);
+}
+
 TEST_CASE("SetVae: its posterior is examined level by level, live and in the end") {
   const io_test::TemporaryFolder folder;
   const data::PointSets sets{.sets = 40, .least = 2, .most = 12, .fixed = true};

@@ -52,6 +52,9 @@ struct SetVaeOptions {
   LevelFreeBits per = LevelFreeBits::number;
   std::vector<float> level_weights{};  ///< w_l; none: all 1
   float balance_below = 0;          ///< levels are balanced while beta is below this; 0: never
+  bool decompose = false;           ///< D_l in parts, each with a weight: regularizers/kl_decomposition.hpp; no free bits then
+  float mutual_information = 1, total_correlation = 1, dimension_wise = 1;
+  std::int64_t dataset_size = 0;    ///< training sets, which `decompose` needs
 
   int levels() const { return int(inducing.size()); }
 };
@@ -121,6 +124,7 @@ struct SetVae {
     if (o.levels() < 1) fail("vaelib: a SetVae has at least one level; SetVaeOptions::inducing names the rows of each");
     if (o.width < 1 || o.heads < 1 || o.width % o.heads != 0) fail("vaelib: a SetVae of width ", o.width, " cannot have ", o.heads, " heads of one width");
     if (o.components < 1) fail("vaelib: a mixture of ", o.components, " components");
+    if (o.decompose && o.dataset_size < 1) fail("vaelib: SetVaeOptions::decompose wants dataset_size, the number of training sets");
     if (!o.level_weights.empty() && o.level_weights.size() != o.inducing.size()) fail("vaelib: ", o.level_weights.size(), " weights for ", o.levels(), " levels");
     const Shape wide{o.width};
     embed.out = enter.layer.out = o.width;
@@ -232,12 +236,19 @@ struct SetVae {
     const auto bits = double(options.free_bits.at(step.now.step, step.now.epoch));
     const auto floor = [&](auto divergence) { return bits > 0 ? map_few(step, AtLeastScalar{}, divergence, step.scalar(bits)) : divergence; };
     Number *own = step.arena.template allocate<Number>(2 * levels.size()), *paid = own + levels.size();
-    const V y = reconstruct(step, x, batch.space, [&](std::size_t l, const auto& q, auto) {
+    const V y = reconstruct(step, x, batch.space, [&](std::size_t l, const auto& q, auto u) {
       const auto by_number = mean_rows(step, latent.kl(step, q));
       kl = map_few(step, Add{}, kl, own[l] = sum_few(step, by_number));
       paid[l] = own[l];
-      if (options.per == LevelFreeBits::number) paid[l] = sum_few(step, floor(by_number));
-      if (options.per == LevelFreeBits::level) paid[l] = floor(own[l]);
+      if (options.decompose) {
+        const auto parts = kl_decomposition(step, q.mu, latent.logvar(step, q), u, options.dataset_size);
+        const auto part = [&](int k, float weight) { return map_few(step, ScaleBy{weight}, columns<Shape{1}>(step, parts, k)); };
+        paid[l] = map_few(step, Add{}, map_few(step, Add{}, part(0, options.mutual_information), part(1, options.total_correlation)), part(2, options.dimension_wise));
+      } else if (options.per == LevelFreeBits::number) {
+        paid[l] = sum_few(step, floor(by_number));
+      } else if (options.per == LevelFreeBits::level) {
+        paid[l] = floor(own[l]);
+      }
     });
     const bool balanced = double(*step.beta.value) < double(options.balance_below);
     const double mean = double(*kl.value()) / double(levels.size()) + least_kl;
@@ -246,7 +257,7 @@ struct SetVae {
       if (balanced) weight *= float((double(*own[l].value()) + least_kl) / mean);
       charged = map_few(step, Add{}, charged, map_few(step, ScaleBy{weight}, paid[l]));
     }
-    if (options.per == LevelFreeBits::total) charged = floor(charged);
+    if (options.per == LevelFreeBits::total && !options.decompose) charged = floor(charged);
     const Number error = map_few(step, ScaleBy{options.weight}, mean_rows(step, Number(chamfer(step, y, x, PerSet::sum, batch.space))));
     return Losses<Number>{map_few(step, Objective{false}, error, charged, step.beta, step.capacity), error, kl};
   }

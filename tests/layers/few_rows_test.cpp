@@ -1,6 +1,6 @@
 // Attention where one side has few rows a set, and what follows an attention in one pass: the same numbers as layer by
 // layer, in another order of operations.
-#include <doctest/doctest.h>
+#include "layers/numbers.hpp"
 #include <vaelib/layers/set_attention.hpp>
 #include <vaelib/backend/cpu/cpu.hpp>
 #include <vaelib/train/gradient_check.hpp>
@@ -9,24 +9,8 @@ using namespace vaelib;
 
 namespace {
 
-using Floats = std::vector<float>;
+using layer_test::difference, layer_test::Floats, layer_test::normals;
 constexpr Shape flat{dynamic};
-
-Floats normals(long count, std::uint64_t seed) {
-  Floats numbers(count);
-  normal(RandomKey{.seed = seed}, 0, 1, int(count), numbers.data());
-  return numbers;
-}
-double difference(const Floats& found, const Floats& wanted) {
-  REQUIRE(found.size() == wanted.size());
-  double largest = 1e-30, worst = 0;
-  for (std::size_t i = 0; i < wanted.size(); ++i) {
-    largest = std::max(largest, std::abs(double(wanted[i])));
-    const double d = std::abs(double(found[i]) - wanted[i]);
-    worst = d == d ? std::max(worst, d) : INFINITY;
-  }
-  return worst / largest;
-}
 
 /// Layers of two operands as a model.
 template <class Layer>

@@ -1,5 +1,5 @@
 // Layers of sets: against a brute force in double, PyTorch's numbers, and that a set's result is its own.
-#include <doctest/doctest.h>
+#include "layers/numbers.hpp"
 #include <vaelib/io/safetensors.hpp>
 #include <vaelib/layers/set_attention.hpp>
 #include <vaelib/layers/set_pooling.hpp>
@@ -11,15 +11,10 @@ using namespace vaelib;
 
 namespace {
 
-using Floats = std::vector<float>;
+using layer_test::difference, layer_test::Floats, layer_test::normals;
 using Offsets = std::vector<long>;
 constexpr Shape flat{dynamic};
 
-Floats normals(long count, std::uint64_t seed) {
-  Floats numbers(count);
-  normal(RandomKey{.seed = seed}, 0, 1, int(count), numbers.data());
-  return numbers;
-}
 Offsets offsets_of(std::vector<long> sizes) {
   Offsets offsets{0};
   for (const long n : sizes) offsets.push_back(offsets.back() + n);
@@ -306,16 +301,6 @@ struct Golden {
     return values;
   }
 };
-double difference(const Floats& found, const Floats& wanted) {
-  REQUIRE(found.size() == wanted.size());
-  double largest = 1e-30, worst = 0;
-  for (std::size_t i = 0; i < wanted.size(); ++i) {
-    largest = std::max(largest, std::abs(double(wanted[i])));
-    const double d = std::abs(double(found[i]) - wanted[i]);
-    worst = d == d ? std::max(worst, d) : INFINITY;
-  }
-  return worst / largest;
-}
 
 /// Parameters by their names in the file; their gradients, those of the rows and the output are compared.
 template <class Layer>

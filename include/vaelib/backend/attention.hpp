@@ -72,6 +72,27 @@ VAELIB_INLINE void online_softmax(long keys, Real* scores, Real* state) {
   store<T>(state + 2 * line, factor);
 }
 
+/// The softmax over the `slots` rows of scores of each head, column by column.
+template <class T, class Real>
+VAELIB_INLINE void softmax_of_slots(long heads, long slots, long columns, Real* p) {
+  constexpr long lanes = LaneTraits<T>::width, line = attention_block;
+  for (long h = 0; h < heads; ++h, p += slots * line)
+    for (long c = 0; c < columns; c += lanes) {
+      T largest = load<T>(p + c), sum(Real(0));
+      for (long i = 1; i < slots; ++i) {
+        const T score = load<T>(p + i * line + c);
+        largest = pick(score > largest, score, largest);
+      }
+      for (long i = 0; i < slots; ++i) {
+        const T weight = exp2_of_negative(load<T>(p + i * line + c) - largest);
+        store<T>(p + i * line + c, weight);
+        sum = sum + weight;
+      }
+      const T share = T(Real(1)) / sum;
+      for (long i = 0; i < slots; ++i) store<T>(p + i * line + c, load<T>(p + i * line + c) * share);
+    }
+}
+
 /// Asks for rows that are needed next: a head's part of a row lies far from that of the next row.
 template <class Real>
 VAELIB_INLINE void fetch_rows(long rows, int width, const Real* from, long row) {

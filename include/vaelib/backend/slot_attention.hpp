@@ -33,20 +33,7 @@ VAELIB_INLINE void slot_weights(long slots, long count, int width, const Real* q
   const long columns = (count + lanes - 1) / lanes * lanes;
   tiles<T>(slots, columns, width, Left<Real>{q, row, 1}, Right<Real>{keys, line},
            [=](long r, long c, const T& score) VAELIB_LOOP { store<T>(p + r * line + c, score); });
-  for (long c = 0; c < columns; c += lanes) {
-    T largest = load<T>(p + c), sum(Real(0));
-    for (long i = 1; i < slots; ++i) {
-      const T score = load<T>(p + i * line + c);
-      largest = pick(score > largest, score, largest);
-    }
-    for (long i = 0; i < slots; ++i) {
-      const T weight = exp2_of_negative(load<T>(p + i * line + c) - largest);
-      store<T>(p + i * line + c, weight);
-      sum = sum + weight;
-    }
-    const T share = T(Real(1)) / sum;
-    for (long i = 0; i < slots; ++i) store<T>(p + i * line + c, load<T>(p + i * line + c) * share, count - c);
-  }
+  softmax_of_slots<T>(1, slots, columns, p);
   for (long i = 0; i < slots; ++i) std::fill(p + i * line + count, p + i * line + columns, Real(0));
 }
 

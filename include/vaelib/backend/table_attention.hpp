@@ -55,27 +55,6 @@ VAELIB_INLINE void scatter_table(const TableAttention& a, long g, int width, con
     }
 }
 
-/// The softmax over the rows of each head, column by column, of `columns` points.
-template <class T, class Real>
-VAELIB_INLINE void softmax_of_slots(int heads, int slots, long columns, Real* p) {
-  constexpr long lanes = LaneTraits<T>::width, line = attention_block;
-  for (int h = 0; h < heads; ++h, p += slots * line)
-    for (long c = 0; c < columns; c += lanes) {
-      T largest = load<T>(p + c), sum(Real(0));
-      for (int i = 1; i < slots; ++i) {
-        const T score = load<T>(p + i * line + c);
-        largest = pick(score > largest, score, largest);
-      }
-      for (int i = 0; i < slots; ++i) {
-        const T weight = exp2_of_negative(load<T>(p + i * line + c) - largest);
-        store<T>(p + i * line + c, weight);
-        sum = sum + weight;
-      }
-      const T share = T(Real(1)) / sum;
-      for (int i = 0; i < slots; ++i) store<T>(p + i * line + c, load<T>(p + i * line + c) * share);
-    }
-}
-
 /// Blocks of the points of a set: f(first point, count, columns, the kept weights of the block).
 template <class T, class Real>
 VAELIB_INLINE void blocks_of_points(const TableAttention& a, long g, Real* weights, const auto& f) {

@@ -1,7 +1,10 @@
-// One attention block, forward and backward, over 64 sets of 50 to 2048 points (ragged): width 64, 4 heads, a hidden layer of 64.
+// One attention block, forward and backward, over 64 sets of 50 to 2048 points (ragged): width 64, 4 heads, a hidden
+// layer of 64.
 //
 //   bench_attention [--threads N] [flags of Google Benchmark]        attention_block
-//   bench_attention [--threads N] --once SECONDS                     prints the milliseconds of the fastest run: for compare_attention.py
+//   bench_attention [--threads N] --once SECONDS                     prints the milliseconds of the fastest run
+//
+// The second form is a contestant of compare_attention.py.
 #include <benchmark/benchmark.h>
 
 #include <cstdlib>

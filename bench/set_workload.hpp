@@ -55,7 +55,9 @@ struct SetModel {
   }
 
   struct Start {
-    constexpr auto operator()(auto e, auto mean, auto log_deviation) const { return mean + e * min(exp(log_deviation), 1.0f); }
+    constexpr auto operator()(auto e, auto mean, auto log_deviation) const {
+      return mean + e * min(exp(log_deviation), 1.0f);
+    }
   };
   struct Reparameterised {
     constexpr auto operator()(auto mu, auto logvar, auto e) const { return mu + exp(logvar * 0.5f) * e; }
@@ -87,7 +89,8 @@ struct SetModel {
     for (int l = 0; l < levels; ++l) {
       const Rows<S> p = blocks[4 * l + 2](step, inducing[2 * l + 1](step, all), g);
       const Rows<S> e{detail::regroup(step, encoded[levels - 1 - l], p.space()).node, Shape{width}};
-      const auto of_prior = prior[l].forward(step, p), of_posterior = posterior[l].forward(step, concatenate(step, p, e));
+      const auto of_prior = prior[l].forward(step, p),
+                 of_posterior = posterior[l].forward(step, concatenate(step, p, e));
       constexpr Shape latent{latent_size};
       const auto pm = columns<latent>(step, of_prior, 0), pl = columns<latent>(step, of_prior, latent_size);
       const auto qm = columns<latent>(step, of_posterior, 0), ql = columns<latent>(step, of_posterior, latent_size);
@@ -115,11 +118,11 @@ struct Set {
   static constexpr int batch = 64, latent = SetModel::noise_of_set;
   static constexpr double constant = 0;
   static constexpr long square = 64 * 64, n = 256, m = 16;
-  static constexpr long attention = 2 * n * m * 64;                                ///< scores and sums of two blocks: one each way
-  static constexpr long looks = (2 * n + 4 * m) * square + attention;              ///< inducing points look at points
-  static constexpr long looked_at = (4 * n + 2 * m) * square + attention;          ///< points look at inducing points
+  static constexpr long attention = 2 * n * m * 64;                    ///< scores and sums of two blocks: one each way
+  static constexpr long looks = (2 * n + 4 * m) * square + attention;  ///< inducing points look at points
+  static constexpr long looked_at = (4 * n + 2 * m) * square + attention;  ///< points look at inducing points
   static constexpr long level = 2 * (looks + looked_at) + m * (64 * 32 + 128 * 32 + 16 * 64);
-  static constexpr long products[] = {n * 3 * 64, level, level, n * 64 * 3, n * n * 3};
+  static constexpr long products[] = {n * 3 * 64, level, level, n * 64 * 3, n* n * 3};
   using Model = SetModel;
 };
 

@@ -1,9 +1,9 @@
 // Attention where one side has few rows a set, and what follows an attention in one pass: the same numbers as layer by
 // layer, in another order of operations.
-#include "layers/numbers.hpp"
-#include <vaelib/layers/set_attention.hpp>
 #include <vaelib/backend/cpu/cpu.hpp>
+#include <vaelib/layers/set_attention.hpp>
 #include <vaelib/train/gradient_check.hpp>
+#include "layers/numbers.hpp"
 
 using namespace vaelib;
 
@@ -116,7 +116,8 @@ TEST_CASE("attention of a few: an empty set gives the bias of the last product, 
   const auto rows = step.constant<flat>(step.ragged(3, regular.data(), 0, 2), Shape{32}, numbers.data());
   Floats points = numbers;
   points[4 * 32 + 1] = NAN;
-  const auto y = weights.model.layer(step, rows, step.constant<flat>(step.ragged(3, offsets.data()), Shape{32}, points.data()));
+  const auto y =
+      weights.model.layer(step, rows, step.constant<flat>(step.ragged(3, offsets.data()), Shape{32}, points.data()));
   const float* bias = step.value(weights.model.layer.output.layer.bias);
   for (int j = 0; j < 2 * 32; ++j) REQUIRE(y.value()[j] == bias[j % 32]);
   for (int j = 2 * 32; j < 4 * 32; ++j) REQUIRE(std::isfinite(y.value()[j]));

@@ -3,9 +3,9 @@
 //
 //   s_r = (t_r . x + c_r) / sqrt(width)     for each point x and each row r of the table; c: one number a row, or none
 //
-//   over_points   the table asks:          p = softmax of s over the points of the set,    y_r = sum_x p_r(x) x
-//   over_slots    the same, shared out:    p = softmax of s over the T rows of each head,  y_r = sum_x p_r(x) x / sum_x p_r(x)
-//   to_points     the points ask:          p = softmax of s over the T rows of each head,  y(x) = sum_r p_r(x) u_r + b
+//   over_points   the table asks        p = softmax of s over the points of the set,    y_r = sum_x p_r(x) x
+//   over_slots    the same, shared out  p = softmax of s over the T rows of each head,  y_r = the mean of x, weighed by p_r
+//   to_points     the points ask        p = softmax of s over the T rows of each head,  y(x) = sum_r p_r(x) u_r + b
 //
 // Tables t, u and y lie head by head: row (h, g, i) is row i of set g and head h. The weights p are kept for backward:
 // points x rows of the table, T x heads numbers a point. layers/attention.hpp says which attention this is.
@@ -44,7 +44,8 @@ VAELIB_INLINE void gather_table(const TableAttention& a, long g, int width, cons
     copy_head<T>(a.slots, width, from + a.table(g, h) * width, width, scale, to + h * a.slots * attention_line(width));
 }
 template <class T, class Real>
-VAELIB_INLINE void scatter_table(const TableAttention& a, long g, int width, const Real* from, Real scale, Target<Real> to) {
+VAELIB_INLINE void scatter_table(const TableAttention& a, long g, int width, const Real* from, Real scale,
+                                 Target<Real> to) {
   for (int h = 0; h < a.heads; ++h)
     for (long r = h * a.slots; r < (h + 1) * a.slots; ++r) {
       Real* const row = to.data + (a.table(g, h) + r - h * a.slots) * width;
@@ -70,7 +71,8 @@ VAELIB_INLINE void blocks_of_points(const TableAttention& a, long g, Real* weigh
 template <class Real>
 VAELIB_INLINE void clear_columns(long rows, long count, long columns, Real* p, Real value = 0) {
   if (count < columns)
-    for (long r = 0; r < rows; ++r) std::fill(p + r * attention_block + count, p + r * attention_block + columns, value);
+    for (long r = 0; r < rows; ++r)
+      std::fill(p + r * attention_block + count, p + r * attention_block + columns, value);
 }
 
 }  // namespace detail
@@ -86,11 +88,11 @@ inline long table_attention_gradient_room(const TableAttention& a) {
          detail::attention_block * (a.results() + line + results);
 }
 
-/// See the head of this file. `weights`: room for a.weights(a.groups) numbers. `shares`: a number a row of the table, by
-/// which kept weights are to be multiplied. u, b: to_points only; c, b may be null.
+/// See the head of this file. `weights`: room for a.weights(a.groups) numbers. `shares`: a number a row of the table,
+/// by which kept weights are to be multiplied. u, b: to_points only; c, b may be null.
 template <class Backend, class Real = typename Backend::Real>
-void table_attention(Backend& backend, const TableAttention& a, const Real* x, const Real* t, const Real* c, const Real* u,
-                     const Real* b, Real* y, Real* weights, Real* shares, Real* scratch) {
+void table_attention(Backend& backend, const TableAttention& a, const Real* x, const Real* t, const Real* c,
+                     const Real* u, const Real* b, Real* y, Real* weights, Real* shares, Real* scratch) {
   const long room = table_attention_room(a), parts = std::min(a.groups, 64L);
   backend.parallel_lanes(parts, [=](auto tag, long part) VAELIB_LOOP {
     using namespace detail;
@@ -98,15 +100,15 @@ void table_attention(Backend& backend, const TableAttention& a, const Real* x, c
     constexpr long lanes = LaneTraits<T>::width, line = attention_block;
     const long rows = a.rows(), wide = attention_line(a.in), out_wide = attention_line(a.results());
     const Real scale = log2_e<Real> / std::sqrt(Real(a.width));
-    Real *const table = scratch + part * room, *const results = table + rows * wide, *const bias = results + rows * out_wide,
-         *const sums = bias + rows, *const largest = sums + rows, *const turned = largest + rows * 16,
-         *const point_rows = turned + a.in * line, *const add = point_rows;  // the bias of results: no rows then
+    Real *const table = scratch + part * room, *const results = table + rows * wide,
+                *const bias = results + rows * out_wide, *const sums = bias + rows, *const largest = sums + rows,
+                *const turned = largest + rows * 16, *const point_rows = turned + a.in * line,
+                *const add = point_rows;  // the bias of results: no rows then
     if (a.to_points())
       for (long j = 0; j < out_wide; ++j) add[j] = b && j < a.out ? b[j] : Real(0);
     for (long g = part; g < a.groups; g += parts) {
       gather_table<T>(a, g, a.in, t, scale, table);
-      for (long r = 0; r < rows; ++r)
-        bias[r] = c ? c[a.table(g, int(r / a.slots)) + r % a.slots] * scale : Real(0);
+      for (long r = 0; r < rows; ++r) bias[r] = c ? c[a.table(g, int(r / a.slots)) + r % a.slots] * scale : Real(0);
       if (a.to_points()) gather_table<T>(a, g, a.out, u, Real(1), results);
       if (!a.to_points()) std::fill_n(results, rows * out_wide, Real(0));
       std::fill_n(largest, rows * lanes, -std::numeric_limits<Real>::infinity());
@@ -150,7 +152,7 @@ void table_attention(Backend& backend, const TableAttention& a, const Real* x, c
         }
         copy_head<T>(count, a.in, x + i * a.in, a.in, Real(1), point_rows);
         tiles<T>(rows, wide, count, Left<Real>{p, line, 1}, Right<Real>{point_rows, wide},
-                   add_to_rows<T>(results, wide, int(wide)));
+                 add_to_rows<T>(results, wide, int(wide)));
       });
       for (int h = 0; h < a.heads; ++h)
         for (int s = 0; s < a.slots; ++s) {
@@ -177,10 +179,11 @@ void table_attention_gradient(Backend& backend, const TableAttention& a, const R
     const long rows = a.rows(), wide = attention_line(a.in), out_wide = attention_line(results);
     const Real scale = Real(1) / std::sqrt(Real(a.width));
     // `slopes`: of the points of a result (u), or of the result of a row (dy times its share)
-    Real *const table = scratch + part * room, *const slopes = table + rows * wide, *const for_table = slopes + rows * out_wide,
-         *const for_u = for_table + rows * wide, *const ds = for_u + rows * out_wide, *const means = ds + rows * line,
-         *const for_c = means + rows, *const turned = for_c + rows, *const point_rows = turned + results * line,
-         *const upstream_rows = point_rows + wide * line;
+    Real *const table = scratch + part * room, *const slopes = table + rows * wide,
+                *const for_table = slopes + rows * out_wide, *const for_u = for_table + rows * wide,
+                *const ds = for_u + rows * out_wide, *const means = ds + rows * line, *const for_c = means + rows,
+                *const turned = for_c + rows, *const point_rows = turned + results * line,
+                *const upstream_rows = point_rows + wide * line;
     for (long g = part; g < a.groups; g += parts) {
       gather_table<T>(a, g, a.in, t, scale, table);
       gather_table<T>(a, g, results, a.to_points() ? u : upstream, Real(1), slopes);
@@ -210,7 +213,8 @@ void table_attention_gradient(Backend& backend, const TableAttention& a, const R
           tiles<T>(rows, columns, results, Left<Real>{slopes, out_wide, 1}, Right<Real>{turned, line},
                    [=](long r, long j, const T& dp) VAELIB_LOOP {
                      const T slope = dp - T(means[r]);
-                     store<T>(ds + r * line + j, a.softmax == TableSoftmax::over_points ? slope * load<T>(p + r * line + j) : slope);
+                     store<T>(ds + r * line + j,
+                              a.softmax == TableSoftmax::over_points ? slope * load<T>(p + r * line + j) : slope);
                    });
         }
         if (a.softmax != TableSoftmax::over_points)
@@ -218,9 +222,11 @@ void table_attention_gradient(Backend& backend, const TableAttention& a, const R
             for (long j = 0; j < columns; j += lanes) {
               const long first = h * a.slots * line + j;
               T mean(Real(0));
-              for (int s = 0; s < a.slots; ++s) mean = mean + load<T>(p + first + s * line) * load<T>(ds + first + s * line);
               for (int s = 0; s < a.slots; ++s)
-                store<T>(ds + first + s * line, load<T>(p + first + s * line) * (load<T>(ds + first + s * line) - mean));
+                mean = mean + load<T>(p + first + s * line) * load<T>(ds + first + s * line);
+              for (int s = 0; s < a.slots; ++s)
+                store<T>(ds + first + s * line,
+                         load<T>(p + first + s * line) * (load<T>(ds + first + s * line) - mean));
             }
         if (to_t)
           tiles<T>(rows, wide, count, Left<Real>{ds, line, 1}, Right<Real>{point_rows, wide},

@@ -65,7 +65,8 @@ void check_same(const Layer& layer, int few, bool few_look) {
   CHECK(found.y != wanted.y);  // another order of sums, so that this compares two ways
   CHECK(difference(found.y, wanted.y) < 2e-6);
   CHECK(difference(found.dx, wanted.dx) < 1e-5);
-  CHECK(difference(found.dpoints, wanted.dpoints) < 1e-5);
+  // a single key has all of the weight, whatever the point: then its gradient is nothing but rounding
+  CHECK(difference(found.dpoints, wanted.dpoints, 0.01) < 1e-5);
   CHECK(difference(found.gradients, wanted.gradients) < 1e-5);
   const Result again = run(layer, few, few_look, true, 3);
   CHECK(again.y == found.y);

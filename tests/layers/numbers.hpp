@@ -16,10 +16,10 @@ inline Floats normals(long count, std::uint64_t seed) {
   vaelib::normal(vaelib::RandomKey{.seed = seed}, 0, 1, int(count), numbers.data());
   return numbers;
 }
-/// The largest difference, in units of the largest number wanted.
-inline double difference(const Floats& found, const Floats& wanted) {
+/// The largest difference, in units of the largest number wanted, or of `least` where all are smaller.
+inline double difference(const Floats& found, const Floats& wanted, double least = 1e-30) {
   REQUIRE(found.size() == wanted.size());
-  double largest = 1e-30, worst = 0;
+  double largest = least, worst = 0;
   for (std::size_t i = 0; i < wanted.size(); ++i) {
     largest = std::max(largest, std::abs(double(wanted[i])));
     const double d = std::abs(double(found[i]) - wanted[i]);

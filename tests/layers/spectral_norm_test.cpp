@@ -91,7 +91,7 @@ void check_golden(const std::string& name, Layer layer, Shape shape, Mode mode) 
     Floats there(std::size_t(p.size()));
     const float* here = run.gradients.data() + p.offset;
     detail::for_each_place(p, [&](long to, long from) { there[std::size_t(to)] = here[from]; });
-    CHECK(difference(there, golden(".d" + full.substr(2))) < 2e-6);
+    CHECK(difference(there, golden(".d" + full.substr(2))) < 5e-6);  // a difference of two sums, in float here and there
   }
   w.commit();
   for (const auto& [full, s] : w.states) {

@@ -187,7 +187,7 @@ struct NpzArray {
 /// Writes arrays as numpy.savez does, not compressed.
 [[gnu::cold]] inline void write_npz(const std::string& path, const std::vector<NpzArray>& arrays) {
   const auto put = [](std::string& to, std::uint64_t value, int bytes) {
-    for (int i = 0; i < bytes; ++i) to += static_cast<char>(value >> 8 * i & 255);
+    for (int i = 0; i < bytes; ++i, value >>= 8) to += static_cast<char>(value & 255);
   };
   std::string directory;
   std::uint64_t position = 0;
